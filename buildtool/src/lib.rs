@@ -1,0 +1,1 @@
+//! Turns a Dockerfile into layer tarballs and an image.

@@ -1,0 +1,1 @@
+//! Moves container images and unpacks them into OCI bundles.

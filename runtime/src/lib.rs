@@ -1,0 +1,1 @@
+//! An OCI runtime: executes a bundle's `config.json`.

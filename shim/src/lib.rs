@@ -1,0 +1,1 @@
+//! Supervises a container: stdio, logs and exit codes.

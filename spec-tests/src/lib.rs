@@ -1,0 +1,1 @@
+//! Black-box tests of the four programs, and of any OCI runtime.
