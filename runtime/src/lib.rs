@@ -1,1 +1,3 @@
 //! An OCI runtime: executes a bundle's `config.json`.
+
+pub mod seccomp;
