@@ -164,6 +164,9 @@ pub struct Answer {
     pub value: u32,
     /// Instructions executed.
     pub steps: usize,
+    /// It read arguments (or the instruction pointer); otherwise Linux 5.11 remembers that it allows
+    /// this call and runs no filter.
+    pub asked: bool,
 }
 
 /// Runs a filter as the kernel would, on the call `number` of the ABI with the audit token `arch`.
@@ -182,14 +185,15 @@ pub fn simulate(program: &[Insn], number: u32, arch: u32, args: [u64; 6]) -> Ans
             (args[offset as usize / 8] >> (8 * (offset % 8))) as u32
         }
     };
-    let (mut accumulator, mut at, mut steps) = (0, 0, 0);
+    let (mut accumulator, mut at, mut steps, mut asked) = (0, 0, 0, false);
     loop {
         let Insn { code, jt, jf, k } = program[at];
         (at, steps) = (at + 1, steps + 1);
         let holds = match code {
-            code::RETURN => return Answer { value: k, steps },
+            code::RETURN => return Answer { value: k, steps, asked },
             code::LOAD => {
                 accumulator = word(k);
+                asked |= k > ARCHITECTURE;
                 continue;
             }
             code::AND => {

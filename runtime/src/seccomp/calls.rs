@@ -57,8 +57,8 @@ fn both_of_x86_64(profile: &Profile) -> Result<Ranges, Error> {
     let calls = |arch| find(arch).map(|abi| Calls::of(profile, abi)).transpose();
     let (wide, x32) = (calls(Arch::ScmpArchX86_64)?, calls(Arch::ScmpArchX32)?);
     let mut ranges = Ranges::default();
-    let both = wide.is_some() && x32.is_some();
-    let unknown = if both { profile.default } else { BAD_ARCHITECTURE };
+    // libseccomp sorts out foreign numbers only where it knows of one kind.
+    let other = if x32.is_some() { profile.default } else { BAD_ARCHITECTURE };
     for (half, start) in [(&wide, 0), (&x32, X32_BIT)] {
         match half {
             Some(calls) => calls.write(profile, &mut ranges, start, start + (X32_BIT - 1)),
@@ -67,8 +67,6 @@ fn both_of_x86_64(profile: &Profile) -> Result<Ranges, Error> {
     }
     for (half, start) in [(&wide, 2 * X32_BIT), (&x32, 3 * X32_BIT)] {
         let newer = half.as_ref().and_then(|calls| calls.newer(profile));
-        let is_x32_alone = !both && x32.is_some();
-        let other = if is_x32_alone { profile.default } else { unknown };
         ranges.push(start, Leaf::Return(newer.unwrap_or(other)));
     }
     if x32.is_none() {
