@@ -25,11 +25,6 @@ impl Compare {
         Compare { value: self.value & low, mask: self.mask & low, ..self }
     }
 
-    /// Halves in the order in which they are compared and sorted.
-    fn words(self) -> [u32; 2] {
-        [(self.value >> 32) as u32, self.value as u32]
-    }
-
     /// Under what a rule with this comparison sorts, apart from its value: higher arguments first,
     /// then equality, upper bounds, lower bounds.
     fn rank(self) -> (u8, u8) {
@@ -47,8 +42,12 @@ impl Compare {
         if order.is_ne() {
             return Some(order);
         }
-        let masks = [(self.mask >> 32, other.mask >> 32), (self.mask, other.mask)];
-        for ((mine, theirs), masks) in self.words().into_iter().zip(other.words()).zip(masks) {
+        let masked = |compare: Compare| compare.op == Op::ScmpCmpMaskedEq;
+        for shift in [32, 0] {
+            let halves = |compare: Compare| {
+                ((compare.value >> shift) as u32, (compare.mask >> shift) as u32)
+            };
+            let ((mine, my_mask), (theirs, their_mask)) = (halves(self), halves(other));
             let order = match self.op {
                 Op::ScmpCmpLt | Op::ScmpCmpLe => mine.cmp(&theirs),
                 _ => theirs.cmp(&mine),
@@ -56,8 +55,8 @@ impl Compare {
             if order.is_ne() {
                 return Some(order);
             }
-            let masked = |compare: Compare| compare.op == Op::ScmpCmpMaskedEq;
-            if masked(self) != masked(other) || masks.0 != masks.1 {
+            let same = my_mask == their_mask && (my_mask == 0 || masked(self) == masked(other));
+            if !same {
                 return None;
             }
         }
@@ -115,8 +114,8 @@ impl Rule {
         self.compares.len() < other.compares.len()
     }
 
-    /// Whether each call that `other` is about this rule is about too, as far as it shows.
-    fn is_prefix_of(&self, other: &Rule) -> bool {
+    /// Whether this rule visibly holds wherever `other` does: it has the first of its comparisons.
+    fn covers(&self, other: &Rule) -> bool {
         other.compares.starts_with(&self.compares)
     }
 }
@@ -141,16 +140,18 @@ pub(super) struct Conflict {
 ///
 /// The first rule without comparisons decides alone. Among the others the more special is asked
 /// first: the higher argument, equality before bounds, the narrower of two bounds; see
-/// [`Compare::before`]. A later rule that would take back what an earlier, more special one says is
-/// refused.
+/// [`Compare::before`]. A rule that an earlier one covers changes nothing; one that covers an earlier
+/// rule, and says something else, is refused.
 pub(super) fn settle(rules: impl Iterator<Item = Rule>) -> Result<Verdict, Conflict> {
     let mut sorted: Vec<Rule> = Vec::new();
     for rule in rules {
         if rule.compares.is_empty() {
             return Ok(Verdict::Always(rule.action));
         }
-        let overruled =
-            sorted.iter().find(|old| old.action != rule.action && rule.is_prefix_of(old));
+        let overruled = sorted.iter().find(|old| old.action != rule.action && rule.covers(old));
+        if sorted.iter().any(|old| old.covers(&rule) && !rule.covers(old)) {
+            continue;
+        }
         if let Some(old) = overruled {
             return Err(Conflict { earlier: old.origin, later: rule.origin });
         }
