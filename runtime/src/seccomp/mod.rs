@@ -77,7 +77,7 @@ pub struct Summary {
     pub architectures: Vec<Arch>,
     /// What calls get that no rule names.
     pub default_action: String,
-    /// How many names each action was given to, arguments aside, in the profile's order.
+    /// How many known names each action was given to, arguments aside, in the profile's order.
     pub actions: Vec<(String, usize)>,
     /// Calls newer than the newest one that the profile names get `ENOSYS` (never what the default
     /// action says), so that programs try an older one.

@@ -89,6 +89,7 @@ impl Profile {
             self.rules.extend(rules(compares, action, index));
         }
         let rules = start..self.rules.len();
+        let known = self.calls.len();
         for (at, name) in set.names().iter().enumerate() {
             check_name(name, set.action(), index, at)?;
             match Row::find(name) {
@@ -96,7 +97,7 @@ impl Profile {
                 None => self.unknown.push(name.clone()),
             }
         }
-        self.count(set.action(), action, set.names().len());
+        self.count(set.action(), action, self.calls.len() - known);
         Ok(())
     }
 
@@ -107,7 +108,7 @@ impl Profile {
         }
     }
 
-    /// Names given to each action.
+    /// Known names given to each action.
     pub fn actions(&self) -> Vec<(String, usize)> {
         self.actions.iter().map(|(action, value, count)| (shown(*action, *value), *count)).collect()
     }
