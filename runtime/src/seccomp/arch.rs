@@ -38,7 +38,8 @@ impl Abi {
     pub fn of(arch: Arch, native: Arch) -> &'static Abi {
         let wanted = if arch == Arch::ScmpArchNative { native } else { arch };
         let wanted = if wanted == Arch::ScmpArchNative { super::native() } else { wanted };
-        ABIS.iter().find(|abi| abi.arch == wanted).unwrap_or(&ABIS[0])
+        let known = ABIS.iter().find(|abi| abi.arch == wanted);
+        known.expect("every architecture of the specification has an entry")
     }
 
     /// The number by which this ABI makes a call, if it has it.
@@ -131,3 +132,31 @@ static ABIS: [Abi; 23] = {
         Abi { wide: false, multiplexed: true, ..abi(ScmpArchSheb, Column::Sh) },
     ]
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_architecture_of_the_specification_has_an_entry() {
+        for abi in &ABIS {
+            assert!(std::ptr::eq(Abi::of(abi.arch, native()), abi));
+            let reparsed = abi.arch.to_string().parse::<Arch>().expect("a name");
+            assert_eq!(reparsed, abi.arch);
+        }
+        for arch in [Arch::ScmpArchLoongarch64, Arch::ScmpArchSheb, Arch::ScmpArchMipsel64n32] {
+            assert_eq!(Abi::of(Arch::ScmpArchNative, arch).arch, arch);
+        }
+    }
+
+    #[test]
+    fn numbers_have_the_base_of_their_abi() {
+        let number = |arch, name| Abi::of(arch, native()).number(&Row::find(name).expect(name));
+        assert_eq!(number(Arch::ScmpArchMips, "read"), Some(4003));
+        assert_eq!(number(Arch::ScmpArchMipsel64, "read"), Some(5000));
+        assert_eq!(number(Arch::ScmpArchMips64n32, "mseal"), Some(6462));
+        assert_eq!(number(Arch::ScmpArchX32, "ioctl"), Some(X32_BIT + 514));
+        assert_eq!(number(Arch::ScmpArchArm, "set_tls"), Some(0xf_0005));
+        assert_eq!(number(Arch::ScmpArchAarch64, "open"), None);
+    }
+}

@@ -85,7 +85,8 @@ struct Calls {
     zero_is_unknown: bool,
 }
 
-/// A rule on a call: number, rule, which sub-call of a multiplexer it is about (0: none).
+/// A rule on a call: number, rule, which sub-call of a multiplexer it is about (0: none). Sorted by
+/// number, and for one number in the profile's order.
 type Entry = (u32, usize, u32);
 
 impl Calls {
@@ -105,7 +106,7 @@ impl Calls {
                 entries.extend(number.map(|number| (number, rule, 0)));
             }
         }
-        entries.sort_by_key(|entry| entry.0);
+        entries.sort_unstable();
         let verdicts = entries
             .chunk_by(|a, b| a.0 == b.0)
             .map(|entries| Ok((entries[0].0, verdict(profile, abi, entries)?)))
