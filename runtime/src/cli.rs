@@ -370,7 +370,8 @@ pub fn normalise(command: &clap::Command, args: Vec<OsString>) -> Vec<OsString> 
             args[at] = format!("-{word}").into();
         }
         let short = bare.chars().next().filter(|_| bare.len() == 1);
-        let found = known.or_else(|| scope.get_arguments().find(|a| short.is_some() && a.get_short() == short));
+        let found = known
+            .or_else(|| scope.get_arguments().find(|a| short.is_some() && a.get_short() == short));
         let takes_value = found.is_some_and(|a| a.get_action().takes_values());
         at += if takes_value && !word.contains('=') { 2 } else { 1 };
     }

@@ -58,7 +58,8 @@ pub fn confine(
         rootfs::change_directory(&process.cwd)?;
     }
     let program = find_program(&process.args[0], &process.env)?;
-    let strings = |all: &[String]| all.iter().map(|s| sys::cstring(s.as_str())).collect::<Result<Vec<_>>>();
+    let strings =
+        |all: &[String]| all.iter().map(|s| sys::cstring(s.as_str())).collect::<Result<Vec<_>>>();
     let mut env = process.env.clone();
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {
         env.push(format!("HOME={}", user::home(process.uid)));
@@ -130,7 +131,9 @@ fn find_program(name: &str, env: &[String]) -> Result<PathBuf> {
     }
     Err(match refused {
         Some((candidate, e)) => e.wrap(format!("exec: {candidate:?}")).wrap("process.args"),
-        None => Error::new(format!("process.args: exec: {name:?}: executable file not found in $PATH")),
+        None => {
+            Error::new(format!("process.args: exec: {name:?}: executable file not found in $PATH"))
+        }
     })
 }
 

@@ -35,7 +35,8 @@ impl ContainerId {
     /// Checks a name given by a caller.
     pub fn new(id: &str) -> Result<Self> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
-        if id.is_empty() || id.len() > 1024 || !id.chars().all(allowed) || matches!(id, "." | "..") {
+        if id.is_empty() || id.len() > 1024 || !id.chars().all(allowed) || matches!(id, "." | "..")
+        {
             return Err(Error::new(format!(
                 "invalid container ID {id:?}: use letters, digits and any of _ + - ."
             )));
@@ -295,7 +296,11 @@ impl Container {
 /// Removes a state directory whose `state.json` need not be readable.
 pub fn erase(root: &Path, path: &Path) -> Result<()> {
     if path.parent() != Some(root) {
-        return Err(Error::new(format!("{} is not directly below {}", path.display(), root.display())));
+        return Err(Error::new(format!(
+            "{} is not directly below {}",
+            path.display(),
+            root.display()
+        )));
     }
     std::fs::remove_dir_all(path).wrap(|| format!("remove {}", path.display()))
 }
@@ -305,11 +310,9 @@ fn make_root(root: &Path) -> Result<()> {
     if root.is_dir() {
         return Ok(());
     }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o711)
-        .create(root)
-        .wrap(|| format!("make the directory for states {} (choose another by --root)", root.display()))
+    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(root).wrap(|| {
+        format!("make the directory for states {} (choose another by --root)", root.display())
+    })
 }
 
 /// The names of all containers below `root`, sorted.

@@ -296,7 +296,9 @@ impl Talk<'_> {
                     self.sync.say(ToChild::HooksDone)?;
                 }
                 (FromChild::Console, Some(master)) => match &self.request.console_socket {
-                    Some(path) => send_fd(path, &master, b"/dev/ptmx").wrap(|| "--console-socket")?,
+                    Some(path) => {
+                        send_fd(path, &master, b"/dev/ptmx").wrap(|| "--console-socket")?
+                    }
                     None => self.console = Some(master),
                 },
                 (FromChild::Ready, _) => return Ok(()),
@@ -389,7 +391,8 @@ fn finish(request: &Request<'_>, half: &mut Half, log: &Log) -> Result<()> {
 
 /// Writes the pid without a newline, which callers do not expect, all or nothing.
 pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let name = path.file_name().ok_or_else(|| Error::new(format!("--pid-file {path:?}: no file name")))?;
+    let name =
+        path.file_name().ok_or_else(|| Error::new(format!("--pid-file {path:?}: no file name")))?;
     let temporary = path.with_file_name(format!(".{}.new", name.to_string_lossy()));
     std::fs::write(&temporary, pid.to_string())
         .and_then(|()| std::fs::rename(&temporary, path))

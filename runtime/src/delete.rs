@@ -19,7 +19,9 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool, log: &Log) -> Result<(
     let container = match Container::open_locked(root, id) {
         Err(e) if force && e.kind() == error::Kind::NotFound => return Ok(()),
         // The state cannot be read: what can be found is removed.
-        Err(e) if force => return erase_remains(root, id).map_err(|again| again.wrap(e.to_string())),
+        Err(e) if force => {
+            return erase_remains(root, id).map_err(|again| again.wrap(e.to_string()));
+        }
         other => other?,
     };
     match container.status()? {

@@ -3,9 +3,7 @@
 use crate::caps::Set;
 use crate::cgroup::Cgroup;
 use crate::container::{Container, ContainerId, Status};
-use crate::create::{
-    assert_single_thread, check_terminal, send_fd, set_oom_score, write_pid_file,
-};
+use crate::create::{assert_single_thread, check_terminal, send_fd, set_oom_score, write_pid_file};
 use crate::error::{Context, Error, Result};
 use crate::join::Join;
 use crate::log::Log;
@@ -79,7 +77,9 @@ pub fn exec(request: &Request<'_>, log: &Log) -> Result<i32> {
         Status::Running | Status::Created => {}
         Status::Paused if request.ignore_paused => {}
         Status::Paused => {
-            return Err(Error::new("cannot exec in a paused container (use --ignore-paused to override)"));
+            return Err(Error::new(
+                "cannot exec in a paused container (use --ignore-paused to override)",
+            ));
         }
         status => return Err(Error::new(format!("cannot exec in a {status} container"))),
     }
@@ -95,8 +95,7 @@ pub fn exec(request: &Request<'_>, log: &Log) -> Result<i32> {
     }
     let mut cgroup = container.cgroup().below(&request.cgroups)?;
     cgroup.open().wrap(|| "open the container's cgroup")?;
-    let (pid, sync, console) =
-        make(request, &container, &planned, filter.as_ref(), &cgroup)?;
+    let (pid, sync, console) = make(request, &container, &planned, filter.as_ref(), &cgroup)?;
     if let Some(path) = &request.pid_file {
         write_pid_file(path, pid)?;
     }
@@ -119,7 +118,8 @@ fn plan_process(request: &Request<'_>, spec: &oci::Spec) -> Result<Process> {
     let wanted = &request.wanted;
     let mut process: oci::Process = match &wanted.file {
         Some(path) => {
-            let text = std::fs::read(path).wrap(|| format!("--process: read {}", path.display()))?;
+            let text =
+                std::fs::read(path).wrap(|| format!("--process: read {}", path.display()))?;
             document::parse(&text, path)?
         }
         None => spec.process().clone().ok_or_else(|| Error::new("the container has no process"))?,

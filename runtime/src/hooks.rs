@@ -94,7 +94,10 @@ fn how(ended: sys::Ended) -> String {
 /// The end of what the hook printed.
 fn said(output: &mut std::fs::File) -> Result<String> {
     let mut text = Vec::new();
-    output.rewind().and_then(|()| output.read_to_end(&mut text)).wrap(|| "read the hook's output")?;
+    output
+        .rewind()
+        .and_then(|()| output.read_to_end(&mut text))
+        .wrap(|| "read the hook's output")?;
     let tail = &text[text.len().saturating_sub(2000)..];
     let tail = String::from_utf8_lossy(tail);
     match tail.trim() {
@@ -132,8 +135,11 @@ mod tests {
 
     #[test]
     fn the_state_is_on_stdin_and_the_environment_is_the_hooks_own() {
-        run_one(r#"grep -q '"status":"creating","pid":7' && test "$WORD" = here && test -z "$HOME""#, None)
-            .unwrap();
+        run_one(
+            r#"grep -q '"status":"creating","pid":7' && test "$WORD" = here && test -z "$HOME""#,
+            None,
+        )
+        .unwrap();
     }
 
     #[test]

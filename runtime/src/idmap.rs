@@ -46,7 +46,11 @@ fn by_helper(pid: i32, map: &[IdRange], kind: &str) -> Result<()> {
         .arg(pid.to_string())
         .args(numbers.map(|n| n.to_string()))
         .output()
-        .wrap(|| format!("run {program} (Debian's package uidmap); without it only your own id can be mapped"))?;
+        .wrap(|| {
+            format!(
+                "run {program} (Debian's package uidmap); without it only your own id can be mapped"
+            )
+        })?;
     if output.status.success() {
         return Ok(());
     }

@@ -61,7 +61,8 @@ impl Join<'_> {
     }
 
     fn enter(&self) -> Result<()> {
-        process::setns(&self.target, self.namespaces).wrap(|| "enter the container's namespaces")?;
+        process::setns(&self.target, self.namespaces)
+            .wrap(|| "enter the container's namespaces")?;
         // A sibling of ours: the runtime, and after it the caller, is to be its parent.
         let flags = libc::CLONE_PARENT as u64;
         let (fork, doors) = match self.birthplace {
@@ -104,8 +105,7 @@ impl Join<'_> {
         } else {
             give_stdio(self.process.uid)?;
         }
-        let confined =
-            confine::confine(self.process, self.filter, self.preserve_fds, &self.sync)?;
+        let confined = confine::confine(self.process, self.filter, self.preserve_fds, &self.sync)?;
         self.sync.say(&FromChild::Ready, None)?;
         self.sync.await_message(ToChild::Start)?;
         confined.execute()

@@ -7,16 +7,39 @@ use std::path::Path;
 
 /// Signals by name, without `SIG`, as on x86, Arm, RISC-V and most others (signal(7)).
 const NAMES: [(&str, i32); 34] = [
-    ("ABRT", libc::SIGABRT), ("ALRM", libc::SIGALRM), ("BUS", libc::SIGBUS),
-    ("CHLD", libc::SIGCHLD), ("CLD", libc::SIGCHLD), ("CONT", libc::SIGCONT),
-    ("FPE", libc::SIGFPE), ("HUP", libc::SIGHUP), ("ILL", libc::SIGILL), ("INT", libc::SIGINT),
-    ("IO", libc::SIGIO), ("IOT", libc::SIGABRT), ("KILL", libc::SIGKILL), ("PIPE", libc::SIGPIPE),
-    ("POLL", libc::SIGIO), ("PROF", libc::SIGPROF), ("PWR", libc::SIGPWR), ("QUIT", libc::SIGQUIT),
-    ("SEGV", libc::SIGSEGV), ("STKFLT", libc::SIGSTKFLT), ("STOP", libc::SIGSTOP),
-    ("SYS", libc::SIGSYS), ("TERM", libc::SIGTERM), ("TRAP", libc::SIGTRAP),
-    ("TSTP", libc::SIGTSTP), ("TTIN", libc::SIGTTIN), ("TTOU", libc::SIGTTOU),
-    ("URG", libc::SIGURG), ("USR1", libc::SIGUSR1), ("USR2", libc::SIGUSR2),
-    ("VTALRM", libc::SIGVTALRM), ("WINCH", libc::SIGWINCH), ("XCPU", libc::SIGXCPU),
+    ("ABRT", libc::SIGABRT),
+    ("ALRM", libc::SIGALRM),
+    ("BUS", libc::SIGBUS),
+    ("CHLD", libc::SIGCHLD),
+    ("CLD", libc::SIGCHLD),
+    ("CONT", libc::SIGCONT),
+    ("FPE", libc::SIGFPE),
+    ("HUP", libc::SIGHUP),
+    ("ILL", libc::SIGILL),
+    ("INT", libc::SIGINT),
+    ("IO", libc::SIGIO),
+    ("IOT", libc::SIGABRT),
+    ("KILL", libc::SIGKILL),
+    ("PIPE", libc::SIGPIPE),
+    ("POLL", libc::SIGIO),
+    ("PROF", libc::SIGPROF),
+    ("PWR", libc::SIGPWR),
+    ("QUIT", libc::SIGQUIT),
+    ("SEGV", libc::SIGSEGV),
+    ("STKFLT", libc::SIGSTKFLT),
+    ("STOP", libc::SIGSTOP),
+    ("SYS", libc::SIGSYS),
+    ("TERM", libc::SIGTERM),
+    ("TRAP", libc::SIGTRAP),
+    ("TSTP", libc::SIGTSTP),
+    ("TTIN", libc::SIGTTIN),
+    ("TTOU", libc::SIGTTOU),
+    ("URG", libc::SIGURG),
+    ("USR1", libc::SIGUSR1),
+    ("USR2", libc::SIGUSR2),
+    ("VTALRM", libc::SIGVTALRM),
+    ("WINCH", libc::SIGWINCH),
+    ("XCPU", libc::SIGXCPU),
     ("XFSZ", libc::SIGXFSZ),
 ];
 
@@ -77,7 +100,9 @@ fn kill_all(container: &Container, signal: i32) -> Result<()> {
     for pid in cgroup.pids()? {
         match process::kill(pid, signal) {
             Err(e) if e.errno() != Some(libc::ESRCH) => {
-                return Err(e.wrap(format!("signal process {pid} of container {}", container.record.id)));
+                return Err(
+                    e.wrap(format!("signal process {pid} of container {}", container.record.id))
+                );
             }
             _ => {}
         }
@@ -91,7 +116,9 @@ mod tests {
 
     #[test]
     fn signals_have_many_names() {
-        for (text, number) in [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)] {
+        for (text, number) in
+            [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)]
+        {
             assert_eq!(parse_signal(text).unwrap(), number, "{text}");
         }
         for bad in ["0", "65", "-9", "NONSENSE", "RTMIN-1", "RTMIN+40", ""] {

@@ -52,7 +52,9 @@ pub fn make_time(namespaces: &Namespaces) -> Result<()> {
         return Ok(());
     }
     sys::unshare(Kind::Time.flag()).map_err(|e| match e.errno() {
-        Some(libc::EINVAL) => Error::new("linux.namespaces: this kernel has no time namespaces (Linux 5.6)"),
+        Some(libc::EINVAL) => {
+            Error::new("linux.namespaces: this kernel has no time namespaces (Linux 5.6)")
+        }
         _ => e.wrap("linux.namespaces: time"),
     })?;
     let lines: Vec<String> = namespaces

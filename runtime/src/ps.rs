@@ -10,11 +10,15 @@ use std::process::Command;
 pub fn ps(root: &Path, id: &ContainerId, json: bool, options: &[String]) -> Result<String> {
     let container = Container::open(root, id)?;
     if container.record.cgroups.is_empty() {
-        return Err(Error::new(format!("container {id} has no cgroup, by which its processes are found")));
+        return Err(Error::new(format!(
+            "container {id} has no cgroup, by which its processes are found"
+        )));
     }
     let pids = container.cgroup().pids()?;
     if json {
-        return serde_json::to_string(&pids).map(|t| t + "\n").map_err(|e| Error::new(e.to_string()));
+        return serde_json::to_string(&pids)
+            .map(|t| t + "\n")
+            .map_err(|e| Error::new(e.to_string()));
     }
     let options = if options.is_empty() { vec!["-ef".to_string()] } else { options.to_vec() };
     let output = Command::new("ps")

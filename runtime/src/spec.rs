@@ -9,7 +9,8 @@ use std::path::Path;
 /// The verb. An existing `config.json` is never overwritten.
 pub fn spec(bundle: &Path, rootless: bool) -> Result<()> {
     let path = bundle.join("config.json");
-    let config = if rootless { rootless_config(process::euid(), process::egid()) } else { config() };
+    let config =
+        if rootless { rootless_config(process::euid(), process::egid()) } else { config() };
     let mut text = serde_json::to_string_pretty(&config).map_err(|e| Error::new(e.to_string()))?;
     text.push('\n');
     let file = std::fs::File::options().write(true).create_new(true).open(&path);

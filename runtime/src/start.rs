@@ -15,7 +15,9 @@ pub fn start(root: &Path, id: &ContainerId, log: &Log) -> Result<()> {
     match container.status()? {
         Status::Created => {}
         Status::Stopped => return Err(Error::new("cannot start a container that has stopped")),
-        status => return Err(Error::new(format!("cannot start a container that is already {status}"))),
+        status => {
+            return Err(Error::new(format!("cannot start a container that is already {status}")));
+        }
     }
     release(&container)?;
     let hooks = Hooks::new(container.config()?.hooks().as_ref())?;

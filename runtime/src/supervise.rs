@@ -40,9 +40,8 @@ fn reap(pid: i32) -> Result<Option<Option<Ended>>> {
 
 /// Passes a signal on, except those that are about ourselves.
 fn forward(pid: i32, number: i32) -> Result<()> {
-    const OWN: [i32; 6] = [
-        libc::SIGCHLD, libc::SIGPIPE, libc::SIGURG, libc::SIGTTIN, libc::SIGTTOU, libc::SIGWINCH,
-    ];
+    const OWN: [i32; 6] =
+        [libc::SIGCHLD, libc::SIGPIPE, libc::SIGURG, libc::SIGTTIN, libc::SIGTTOU, libc::SIGWINCH];
     if OWN.contains(&number) {
         return Ok(());
     }
@@ -114,7 +113,9 @@ fn with_terminal(pid: i32, master: &OwnedFd) -> Result<Option<Ended>> {
         }
     };
     // What the program wrote last is still in the terminal.
-    while signal::poll(&[(master.as_fd(), libc::POLLIN)], Some(Duration::ZERO))?[0] & libc::POLLIN != 0 {
+    while signal::poll(&[(master.as_fd(), libc::POLLIN)], Some(Duration::ZERO))?[0] & libc::POLLIN
+        != 0
+    {
         if !copy(master.as_fd(), output)? {
             break;
         }

@@ -40,9 +40,9 @@ pub fn home(uid: u32) -> String {
 }
 
 fn home_in(passwd: &str, uid: u32) -> Option<String> {
-    let line = passwd.lines().find(|line| {
-        line.split(':').nth(2).and_then(|field| field.parse().ok()) == Some(uid)
-    })?;
+    let line = passwd
+        .lines()
+        .find(|line| line.split(':').nth(2).and_then(|field| field.parse().ok()) == Some(uid))?;
     line.split(':').nth(5).filter(|home| !home.is_empty()).map(String::from)
 }
 
@@ -52,7 +52,8 @@ mod tests {
 
     #[test]
     fn homes_are_found_by_number() {
-        let passwd = "root:x:0:0::/root:/bin/sh\n\nbad\nwww:x:33:33:x:/var/www:/bin/sh\nno:x:5:5:::\n";
+        let passwd =
+            "root:x:0:0::/root:/bin/sh\n\nbad\nwww:x:33:33:x:/var/www:/bin/sh\nno:x:5:5:::\n";
         assert_eq!(home_in(passwd, 33).as_deref(), Some("/var/www"));
         assert_eq!(home_in(passwd, 5), None);
         assert_eq!(home_in(passwd, 99), None);

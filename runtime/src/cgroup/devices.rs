@@ -123,9 +123,9 @@ pub fn write(directory: BorrowedFd<'_>, rules: &[Rule]) -> Result<()> {
         let (file, name) = if rule.allow { (&allow, "allow") } else { (&deny, "deny") };
         // "a" with numbers is two rules to the kernel, which knows "a" only as "everything".
         let lines = match rule.kind {
-            'a' if !rule.is_everything() => ['b', 'c']
-                .map(|kind| Rule { kind, ..rule.clone() }.line())
-                .to_vec(),
+            'a' if !rule.is_everything() => {
+                ['b', 'c'].map(|kind| Rule { kind, ..rule.clone() }.line()).to_vec()
+            }
             _ => vec![rule.line()],
         };
         for line in lines {
@@ -162,7 +162,8 @@ mod register {
 /// The rules as eBPF, last rule first: the first that matches decides.
 fn compile(rules: &[Rule]) -> Vec<bpf::Insn> {
     use register::{ACCESS, CONTEXT, MAJOR, MINOR, RESULT, TYPE};
-    let insn = |code, registers, offset, immediate| bpf::Insn { code, registers, offset, immediate };
+    let insn =
+        |code, registers, offset, immediate| bpf::Insn { code, registers, offset, immediate };
     let load = |to: u8, offset| insn(0x61, CONTEXT << 4 | to, offset, 0);
     let result = |value: bool| [insn(0xb7, RESULT, 0, i32::from(value)), insn(0x95, 0, 0, 0)];
     // struct bpf_cgroup_dev_ctx: access << 16 | type, major, minor.
@@ -286,7 +287,8 @@ mod tests {
 
     #[test]
     fn an_odd_access_is_refused() {
-        let spec: Vec<LinuxDeviceCgroup> = serde_json::from_str(r#"[{"allow":true,"access":"x"}]"#).unwrap();
+        let spec: Vec<LinuxDeviceCgroup> =
+            serde_json::from_str(r#"[{"allow":true,"access":"x"}]"#).unwrap();
         assert!(Rule::all(Some(&spec), None).unwrap_err().to_string().contains("devices[0]"));
     }
 }

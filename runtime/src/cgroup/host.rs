@@ -49,7 +49,8 @@ impl Host {
     ///
     /// The mount table is not read: its length grows with the host's mounts.
     pub fn detect() -> Result<Option<Self>> {
-        let text = std::fs::read_to_string("/proc/self/cgroup").wrap(|| "read /proc/self/cgroup")?;
+        let text =
+            std::fs::read_to_string("/proc/self/cgroup").wrap(|| "read /proc/self/cgroup")?;
         Ok(Self::from_listing(&text, Path::new(ROOT), magic))
     }
 

@@ -13,10 +13,10 @@ pub mod plan;
 pub mod resources;
 
 use crate::error::{Context, Error, Result};
+use crate::plan::Cgroups;
 use crate::sys;
 use crate::sys::fs;
 use host::{Hierarchy, Layout};
-use crate::plan::Cgroups;
 use plan::CgroupPlan;
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -67,7 +67,9 @@ impl Cgroup {
         });
         let done = made.and_then(|()| cgroup.configure(plan, host.layout));
         if let Err(e) = done {
-            if plan.dispensable() && matches!(e.errno(), Some(libc::EACCES | libc::EPERM | libc::EROFS)) {
+            if plan.dispensable()
+                && matches!(e.errno(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
+            {
                 cgroup.remove()?;
                 return Ok(Self { places: Vec::new() });
             }
@@ -98,18 +100,25 @@ impl Cgroup {
             };
             let relative = Path::new(path.trim_start_matches('/'));
             if relative.components().any(|c| c == std::path::Component::ParentDir) {
-                return Err(Error::new(format!("--cgroup {entry:?} leads out of the container's cgroup")));
+                return Err(Error::new(format!(
+                    "--cgroup {entry:?} leads out of the container's cgroup"
+                )));
             }
             let mut found = false;
             for (place, _) in &mut self.places {
-                let meant = controllers.is_none_or(|list| list.split(',').any(|c| place.name() == c || place.controllers.iter().any(|own| own == c)));
+                let meant = controllers.is_none_or(|list| {
+                    list.split(',')
+                        .any(|c| place.name() == c || place.controllers.iter().any(|own| own == c))
+                });
                 if meant {
                     found = true;
                     place.path.push(relative);
                 }
             }
             if !found {
-                return Err(Error::new(format!("--cgroup {entry:?}: the container has no such controller")));
+                return Err(Error::new(format!(
+                    "--cgroup {entry:?}: the container has no such controller"
+                )));
             }
         }
         Ok(self)
@@ -177,14 +186,21 @@ impl Cgroup {
         match layout {
             Layout::Unified => match self.birthplace().map(|d| devices::attach(d, &plan.devices)) {
                 // Without privilege no filter can be loaded, and no device be made either.
-                Some(Err(e)) if plan.wanted == Cgroups::IfAllowed && e.errno() == Some(libc::EPERM) => Ok(()),
+                Some(Err(e))
+                    if plan.wanted == Cgroups::IfAllowed && e.errno() == Some(libc::EPERM) =>
+                {
+                    Ok(())
+                }
                 Some(done) => done,
                 None => Ok(()),
             },
             Layout::Legacy | Layout::Hybrid => {
-                let found = self.open_places().find(|(place, _)| place.has("devices") && !place.unified);
+                let found =
+                    self.open_places().find(|(place, _)| place.has("devices") && !place.unified);
                 let Some((_, directory)) = found else {
-                    return Err(Error::new("linux.resources.devices: this host has no devices controller"));
+                    return Err(Error::new(
+                        "linux.resources.devices: this host has no devices controller",
+                    ));
                 };
                 devices::write(directory, &plan.devices)
             }
@@ -246,7 +262,8 @@ impl Cgroup {
     /// Lets frozen processes run again.
     pub fn thaw(&self) -> Result<()> {
         let Some((directory, unified)) = self.freezer() else { return Ok(()) };
-        let (file, word) = if unified { ("cgroup.freeze", "0") } else { ("freezer.state", "THAWED") };
+        let (file, word) =
+            if unified { ("cgroup.freeze", "0") } else { ("freezer.state", "THAWED") };
         let path = directory.join(file);
         std::fs::write(&path, word).wrap(|| format!("write {word:?} to {}", path.display()))
     }

@@ -86,7 +86,9 @@ impl CgroupPlan {
 
 fn check_path(path: &Path) -> Result<PathBuf> {
     if path.components().any(|c| c == Component::ParentDir) {
-        return Err(Error::new(format!("config.json: linux.cgroupsPath: {path:?} contains \"..\"")));
+        return Err(Error::new(format!(
+            "config.json: linux.cgroupsPath: {path:?} contains \"..\""
+        )));
     }
     if path.to_string_lossy().matches(':').count() == 2 && !path.is_absolute() {
         return Err(Error::new(format!(

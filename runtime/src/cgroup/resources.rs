@@ -47,8 +47,13 @@ impl Write {
             other => other,
         }
         .map_err(|e| match e.errno() {
-            Some(libc::ENOENT) => self.refused("it is not enabled in this cgroup, or the kernel lacks the file"),
-            _ => e.wrap(format!("linux.resources.{}: write {:?} to {}", self.property, self.value, self.file)),
+            Some(libc::ENOENT) => {
+                self.refused("it is not enabled in this cgroup, or the kernel lacks the file")
+            }
+            _ => e.wrap(format!(
+                "linux.resources.{}: write {:?} to {}",
+                self.property, self.value, self.file
+            )),
         })
     }
 
@@ -92,7 +97,11 @@ pub fn writes(resources: &LinuxResources, layout: Layout) -> Result<Vec<Write>> 
         if unified { memory_v2(memory, &mut all)? } else { memory_v1(memory, &mut all) }
     }
     if let Some(cpu) = resources.cpu() {
-        if unified { cpu_v2(cpu, &mut all)? } else { cpu_v1(cpu, &mut all) }
+        if unified {
+            cpu_v2(cpu, &mut all)?
+        } else {
+            cpu_v1(cpu, &mut all)
+        }
         cpuset(cpu, &mut all);
     }
     if let Some(pids) = resources.pids().as_ref().filter(|p| p.limit() != 0) {
@@ -116,7 +125,9 @@ pub fn writes(resources: &LinuxResources, layout: Layout) -> Result<Vec<Write>> 
     }
     for (device, limit) in resources.rdma().iter().flatten() {
         let mut line = device.clone();
-        for (key, value) in [("hca_handle", limit.hca_handles()), ("hca_object", limit.hca_objects())] {
+        for (key, value) in
+            [("hca_handle", limit.hca_handles()), ("hca_object", limit.hca_objects())]
+        {
             if let Some(value) = value {
                 line.push_str(&format!(" {key}={value}"));
             }
@@ -140,7 +151,10 @@ fn check_memory(memory: &LinuxMemory, unified: bool) -> Result<()> {
         return Err(refuse("memory.kernel", "Linux 5.16 removed the separate kernel memory limit"));
     }
     if memory.use_hierarchy() == Some(false) {
-        return Err(refuse("memory.useHierarchy", "Linux 5.11 made hierarchical accounting the only one"));
+        return Err(refuse(
+            "memory.useHierarchy",
+            "Linux 5.11 made hierarchical accounting the only one",
+        ));
     }
     if unified {
         if memory.swappiness().is_some() {
@@ -226,7 +240,9 @@ fn cpu_v1(cpu: &LinuxCpu, all: &mut Writes) {
 }
 
 fn cpu_v2(cpu: &LinuxCpu, all: &mut Writes) -> Result<()> {
-    if cpu.realtime_period().is_some_and(|p| p != 0) || cpu.realtime_runtime().is_some_and(|r| r != 0) {
+    if cpu.realtime_period().is_some_and(|p| p != 0)
+        || cpu.realtime_runtime().is_some_and(|r| r != 0)
+    {
         return Err(refuse("cpu.realtimeRuntime", "cgroup v2 has no such file"));
     }
     if let Some(idle) = cpu.idle() {
@@ -258,10 +274,9 @@ fn weight_of_shares(shares: u64) -> u64 {
 }
 
 fn cpuset(cpu: &LinuxCpu, all: &mut Writes) {
-    for (file, value, property) in [
-        ("cpuset.cpus", cpu.cpus(), "cpu.cpus"),
-        ("cpuset.mems", cpu.mems(), "cpu.mems"),
-    ] {
+    for (file, value, property) in
+        [("cpuset.cpus", cpu.cpus(), "cpu.cpus"), ("cpuset.mems", cpu.mems(), "cpu.mems")]
+    {
         if let Some(value) = value.as_deref().filter(|v| !v.is_empty()) {
             all.put("cpuset", file, value, property);
         }
@@ -296,15 +311,36 @@ fn blkio_v1(io: &LinuxBlockIo, all: &mut Writes) {
     }
 }
 
-type Throttle<'a> = (&'static str, &'static str, &'a Option<Vec<LinuxThrottleDevice>>, &'static str);
+type Throttle<'a> =
+    (&'static str, &'static str, &'a Option<Vec<LinuxThrottleDevice>>, &'static str);
 
 /// File in v1, key in v2's `io.max`, devices, property.
 fn throttles(io: &LinuxBlockIo) -> [Throttle<'_>; 4] {
     [
-        ("blkio.throttle.read_bps_device", "rbps", io.throttle_read_bps_device(), "blockIO.throttleReadBpsDevice"),
-        ("blkio.throttle.write_bps_device", "wbps", io.throttle_write_bps_device(), "blockIO.throttleWriteBpsDevice"),
-        ("blkio.throttle.read_iops_device", "riops", io.throttle_read_iops_device(), "blockIO.throttleReadIOPSDevice"),
-        ("blkio.throttle.write_iops_device", "wiops", io.throttle_write_iops_device(), "blockIO.throttleWriteIOPSDevice"),
+        (
+            "blkio.throttle.read_bps_device",
+            "rbps",
+            io.throttle_read_bps_device(),
+            "blockIO.throttleReadBpsDevice",
+        ),
+        (
+            "blkio.throttle.write_bps_device",
+            "wbps",
+            io.throttle_write_bps_device(),
+            "blockIO.throttleWriteBpsDevice",
+        ),
+        (
+            "blkio.throttle.read_iops_device",
+            "riops",
+            io.throttle_read_iops_device(),
+            "blockIO.throttleReadIOPSDevice",
+        ),
+        (
+            "blkio.throttle.write_iops_device",
+            "wiops",
+            io.throttle_write_iops_device(),
+            "blockIO.throttleWriteIOPSDevice",
+        ),
     ]
 }
 
@@ -408,7 +444,11 @@ mod tests {
         let json = r#"{"cpu":{"shares":1024,"quota":50000,"cpus":"0-1"}}"#;
         assert_eq!(
             plan(json, Layout::Unified).unwrap(),
-            [pair("cpu.weight", "100"), pair("cpu.max", "50000 100000"), pair("cpuset.cpus", "0-1")]
+            [
+                pair("cpu.weight", "100"),
+                pair("cpu.max", "50000 100000"),
+                pair("cpuset.cpus", "0-1")
+            ]
         );
         assert_eq!(weight_of_shares(2), 1);
         assert_eq!(weight_of_shares(262_144), 10_000);
@@ -416,7 +456,10 @@ mod tests {
 
     #[test]
     fn no_limit_is_max() {
-        assert_eq!(plan(r#"{"pids":{"limit":-1}}"#, Layout::Legacy).unwrap(), [pair("pids.max", "max")]);
+        assert_eq!(
+            plan(r#"{"pids":{"limit":-1}}"#, Layout::Legacy).unwrap(),
+            [pair("pids.max", "max")]
+        );
         assert!(plan(r#"{"pids":{"limit":0}}"#, Layout::Legacy).unwrap().is_empty());
     }
 

@@ -22,7 +22,9 @@ pub fn parse<T: DeserializeOwned>(text: &[u8], origin: &Path) -> Result<T> {
             let located = serde_path_to_error::deserialize::<_, T>(&mut reader).err();
             let name = origin.display();
             Err(match located.map(|e| (e.path().to_string(), e.into_inner())) {
-                Some((path, cause)) if path != "." => Error::new(format!("{name}: {path}: {cause}")),
+                Some((path, cause)) if path != "." => {
+                    Error::new(format!("{name}: {path}: {cause}"))
+                }
                 _ => Error::new(format!("{name}: {plain}")),
             })
         }
@@ -64,7 +66,9 @@ mod tests {
 
     #[test]
     fn freebsd_is_refused_by_name() {
-        assert!(refuse_unmodelled(br#"{"freebsd":{}}"#).unwrap_err().to_string().contains("freebsd"));
+        assert!(
+            refuse_unmodelled(br#"{"freebsd":{}}"#).unwrap_err().to_string().contains("freebsd")
+        );
         assert!(refuse_unmodelled(br#"{"hostname":"\"freebsd\""}"#).is_ok());
     }
 }

@@ -53,7 +53,8 @@ impl Hooks {
 
 fn list(name: &str, hooks: &Option<Vec<oci_spec::runtime::Hook>>) -> Result<Vec<Hook>> {
     let check = |(i, hook): (usize, &oci_spec::runtime::Hook)| {
-        let wrong = |what: String| Err(Error::new(format!("config.json: hooks.{name}[{i}].{what}")));
+        let wrong =
+            |what: String| Err(Error::new(format!("config.json: hooks.{name}[{i}].{what}")));
         if !hook.path().is_absolute() {
             return wrong(format!("path: {:?} is not absolute", hook.path()));
         }

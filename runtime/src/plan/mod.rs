@@ -168,7 +168,10 @@ pub fn compile_seccomp(profile: &oci_spec::runtime::LinuxSeccomp) -> Result<secc
     let filter = seccomp::compile(profile, seccomp::native())
         .map_err(|e| Error::new(e.to_string()).wrap("config.json"))?;
     if filter.notify || profile.listener_path().is_some() {
-        return Err(unsupported("linux.seccomp.listenerPath", "SCMP_ACT_NOTIFY has no listener yet"));
+        return Err(unsupported(
+            "linux.seccomp.listenerPath",
+            "SCMP_ACT_NOTIFY has no listener yet",
+        ));
     }
     Ok(filter)
 }
@@ -198,7 +201,10 @@ fn refuse_other_platforms(spec: &Spec) -> Result<()> {
         ("windows", spec.windows().is_some()),
         ("vm", spec.vm().is_some()),
         ("zos", spec.zos().is_some()),
-        ("process.commandLine", spec.process().as_ref().is_some_and(|p| p.command_line().is_some())),
+        (
+            "process.commandLine",
+            spec.process().as_ref().is_some_and(|p| p.command_line().is_some()),
+        ),
     ];
     match other.iter().find(|(_, set)| *set) {
         Some((name, _)) => Err(unsupported(name, "this runtime makes Linux containers")),
@@ -252,8 +258,14 @@ fn check_sysctl(key: &str, namespaces: &Namespaces) -> std::result::Result<(), S
         return Err("is not the name of a kernel parameter".into());
     }
     const IPC: &[&str] = &[
-        "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
-        "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced",
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
     ];
     let needed = if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
         Kind::Ipc
@@ -271,7 +283,10 @@ fn check_sysctl(key: &str, namespaces: &Namespaces) -> std::result::Result<(), S
     if namespaces.has(needed) {
         Ok(())
     } else {
-        Err(format!("needs a {:?} namespace of the container's own in linux.namespaces", needed.name()))
+        Err(format!(
+            "needs a {:?} namespace of the container's own in linux.namespaces",
+            needed.name()
+        ))
     }
 }
 
@@ -291,7 +306,9 @@ impl Rootfs {
         let path = std::fs::canonicalize(&path)
             .wrap(|| format!("config.json: root.path: open root file system {path:?}"))?;
         if !path.is_dir() {
-            return Err(Error::new(format!("config.json: root.path: {path:?}: not a directory (ENOTDIR)")));
+            return Err(Error::new(format!(
+                "config.json: root.path: {path:?}: not a directory (ENOTDIR)"
+            )));
         }
         if !namespaces.has(Kind::Mount) {
             return Err(Error::new(
@@ -313,7 +330,9 @@ impl Rootfs {
         let list = |paths: &Option<Vec<String>>, name: &str| -> Result<Vec<PathBuf>> {
             let absolute = |p: &String| match p.starts_with('/') {
                 true => Ok(PathBuf::from(p)),
-                false => Err(Error::new(format!("config.json: linux.{name}: {p:?} is not absolute"))),
+                false => {
+                    Err(Error::new(format!("config.json: linux.{name}: {p:?} is not absolute")))
+                }
             };
             paths.iter().flatten().map(absolute).collect()
         };

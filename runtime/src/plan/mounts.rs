@@ -113,7 +113,9 @@ impl Mount {
         let fstype = spec.typ().as_deref().unwrap_or_default();
         let source = options.source(spec, fstype, bundle, label)?;
         if destination == Path::new("/") && source != Source::Remount {
-            return Err(Error::new("destination: \"/\" is the root file system, given by root.path"));
+            return Err(Error::new(
+                "destination: \"/\" is the root file system, given by root.path",
+            ));
         }
         Ok(Self {
             destination,
@@ -250,7 +252,9 @@ impl Options {
         // A bind mount shares its superblock with the host's mount, so it cannot have options of
         // a file system. runc ignores some; here each is refused by name.
         if let Some((key, _)) = self.data.iter().find(|(key, _)| key != "silent") {
-            return Err(Error::new(format!("options: {key:?} is unknown, or means nothing to a bind mount")));
+            return Err(Error::new(format!(
+                "options: {key:?} is unknown, or means nothing to a bind mount"
+            )));
         }
         let source = spec.source().as_ref().filter(|s| !s.as_os_str().is_empty());
         let source = source.ok_or_else(|| Error::new("source: is missing for a bind mount"))?;
@@ -332,9 +336,9 @@ const DEFAULT: [(&str, u32, u32); 6] = [
 /// The default devices and those of `linux.devices`, which win. None where `/dev` is a bind mount:
 /// then it is somebody else's directory.
 pub fn devices(linux: &Linux, mounts: &[Mount]) -> Result<Vec<Device>> {
-    let bound = mounts.iter().any(|m| {
-        m.destination == Path::new("/dev") && matches!(m.source, Source::Bind { .. })
-    });
+    let bound = mounts
+        .iter()
+        .any(|m| m.destination == Path::new("/dev") && matches!(m.source, Source::Bind { .. }));
     let mut all: Vec<Device> = Vec::new();
     if !bound {
         all.extend(DEFAULT.iter().map(|(path, major, minor)| Device {
@@ -401,7 +405,8 @@ mod tests {
 
     #[test]
     fn a_later_option_wins() {
-        let m = plan(r#"{"destination":"/x","type":"bind","source":"/","options":["ro","rw","rro"]}"#);
+        let m =
+            plan(r#"{"destination":"/x","type":"bind","source":"/","options":["ro","rw","rro"]}"#);
         let m = m.unwrap();
         assert_eq!(m.attributes.set & attr::RDONLY, 0);
         assert_eq!(m.attributes.clear & attr::RDONLY, attr::RDONLY);
@@ -435,7 +440,8 @@ mod tests {
 
     #[test]
     fn a_device_of_the_configuration_replaces_the_default() {
-        let json = r#"{"devices":[{"path":"/dev/null","type":"c","major":1,"minor":3,"fileMode":384}]}"#;
+        let json =
+            r#"{"devices":[{"path":"/dev/null","type":"c","major":1,"minor":3,"fileMode":384}]}"#;
         let all = devices(&serde_json::from_str(json).unwrap(), &[]).unwrap();
         assert_eq!(all.len(), 6);
         assert_eq!(all[0].mode & 0o777, 0o600);

@@ -30,7 +30,13 @@ pub enum Kind {
 impl Kind {
     /// All kinds, a user namespace first because it must own the others.
     pub const ALL: [Self; 8] = [
-        Self::User, Self::Pid, Self::Network, Self::Ipc, Self::Uts, Self::Mount, Self::Cgroup,
+        Self::User,
+        Self::Pid,
+        Self::Network,
+        Self::Ipc,
+        Self::Uts,
+        Self::Mount,
+        Self::Cgroup,
         Self::Time,
     ];
 
@@ -128,7 +134,8 @@ impl Namespaces {
         let mut all = Self::default();
         for (i, namespace) in linux.namespaces().iter().flatten().enumerate() {
             let kind = Kind::from_spec(namespace.typ());
-            let wrong = |why: String| Error::new(format!("config.json: linux.namespaces[{i}]: {why}"));
+            let wrong =
+                |why: String| Error::new(format!("config.json: linux.namespaces[{i}]: {why}"));
             if all.has(kind) {
                 return Err(wrong(format!("{:?} appears twice", kind.name())));
             }
@@ -224,7 +231,8 @@ mod tests {
 
     #[test]
     fn a_joined_user_namespace_comes_first() {
-        let n = plan(r#"{"namespaces":[{"type":"network","path":"/n"},{"type":"user","path":"/u"}]}"#);
+        let n =
+            plan(r#"{"namespaces":[{"type":"network","path":"/n"},{"type":"user","path":"/u"}]}"#);
         assert_eq!(n.unwrap().join[0].0, Kind::User);
     }
 
@@ -244,7 +252,10 @@ mod tests {
 
     #[test]
     fn ids_are_looked_up_in_ranges() {
-        let map = [IdRange { inside: 0, outside: 1000, count: 1 }, IdRange { inside: 1, outside: 5000, count: 10 }];
+        let map = [
+            IdRange { inside: 0, outside: 1000, count: 1 },
+            IdRange { inside: 1, outside: 5000, count: 10 },
+        ];
         assert_eq!(Namespaces::outside(&map, 0), Some(1000));
         assert_eq!(Namespaces::outside(&map, 10), Some(5009));
         assert_eq!(Namespaces::outside(&map, 11), None);

@@ -230,7 +230,9 @@ fn scheduler(spec: &Scheduler) -> Result<Sched> {
         P::SchedFifo => 1,
         P::SchedRr => 2,
         P::SchedBatch => 3,
-        P::SchedIso => return Err(Error::new("scheduler.policy: Linux does not implement SCHED_ISO")),
+        P::SchedIso => {
+            return Err(Error::new("scheduler.policy: Linux does not implement SCHED_ISO"));
+        }
         P::SchedIdle => 5,
         P::SchedDeadline => 6,
     };
@@ -310,10 +312,7 @@ fn affinity(process: &oci_spec::runtime::Process) -> Result<Affinity> {
             bit_list(list).map(Some).map_err(|e| e.wrap(format!("execCPUAffinity.{name}")))
         }
     };
-    Ok((
-        parse(affinity.initial(), "initial")?,
-        parse(affinity.cpu_affinity_final(), "final")?,
-    ))
+    Ok((parse(affinity.initial(), "initial")?, parse(affinity.cpu_affinity_final(), "final")?))
 }
 
 /// A list of numbers and ranges such as `0-3,7` as a bit mask in 64-bit words (cpuset(7)).

@@ -15,11 +15,7 @@ pub fn json(plan: &Plan, id: &str) -> Result<String> {
         cgroup_writes: Vec<crate::cgroup::resources::Write>,
         cgroup_paths: Vec<std::path::PathBuf>,
     }
-    let shown = Shown {
-        plan,
-        cgroup_writes: plan.cgroup.writes()?,
-        cgroup_paths: paths(plan, id),
-    };
+    let shown = Shown { plan, cgroup_writes: plan.cgroup.writes()?, cgroup_paths: paths(plan, id) };
     serde_json::to_string_pretty(&shown).map(|t| t + "\n").map_err(|e| Error::new(e.to_string()))
 }
 
@@ -172,7 +168,12 @@ fn process(plan: &Plan, line: &mut impl FnMut(&str, String)) {
         let enosys = if s.newer_get_enosys { ", newer calls ENOSYS" } else { "" };
         line(
             "seccomp",
-            format!("default {}, {}{enosys}; {} instructions", s.default_action, actions.join(", "), s.instructions),
+            format!(
+                "default {}, {}{enosys}; {} instructions",
+                s.default_action,
+                actions.join(", "),
+                s.instructions
+            ),
         );
     }
     line("cwd", process.cwd.display().to_string());

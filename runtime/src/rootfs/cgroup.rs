@@ -93,9 +93,9 @@ fn one(
         }
         context.mount(set)?
     } else {
-        let group = groups.path_of(&hierarchy.controllers).ok_or_else(|| {
-            Error::new("the container has no group in this hierarchy")
-        })?;
+        let group = groups
+            .path_of(&hierarchy.controllers)
+            .ok_or_else(|| Error::new("the container has no group in this hierarchy"))?;
         let tree = sys::clone_tree(fs::CWD, group, false)?;
         sys::set_attributes(&tree, MountAttr { set, ..MountAttr::default() }, false)?;
         tree

@@ -41,7 +41,8 @@ fn create_all(root: &Root, plan: &Plan, by_mount: bool) -> Result<()> {
         let done = match path.strip_prefix("/dev") {
             // The usual case needs no walk: a name directly in /dev.
             Ok(name) if name.components().count() == 1 => one(&dev, name, device, by_mount),
-            _ => resolve::parent(&root.fd, path).and_then(|(at, name)| one(&at, name, device, by_mount)),
+            _ => resolve::parent(&root.fd, path)
+                .and_then(|(at, name)| one(&at, name, device, by_mount)),
         };
         done.wrap(|| format!("make device {}", path.display()))?;
     }

@@ -48,7 +48,10 @@ pub fn open(plan: &Rootfs) -> Result<Opened> {
         sources.push(match &mount.source {
             Source::Bind { source, recursive } => {
                 let opened = sys::clone_tree(fs::CWD, source, *recursive);
-                Some(opened.wrap(|| format!("open the source of {}", mount.destination.display()))?)
+                Some(
+                    opened
+                        .wrap(|| format!("open the source of {}", mount.destination.display()))?,
+                )
             }
             _ => None,
         });

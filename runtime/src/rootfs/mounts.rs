@@ -15,8 +15,17 @@ const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 /// Files of /proc over which a mount is legitimate: lxcfs and its kin show a container's share of
 /// the machine there.
 const PROC_OVERMOUNTS: &[&str] = &[
-    "cpuinfo", "diskstats", "loadavg", "meminfo", "net/dev", "slabinfo", "stat", "swaps", "uptime",
-    "sys/crypto/fips_enabled", "sys/kernel/ns_last_pid",
+    "cpuinfo",
+    "diskstats",
+    "loadavg",
+    "meminfo",
+    "net/dev",
+    "slabinfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "sys/crypto/fips_enabled",
+    "sys/kernel/ns_last_pid",
 ];
 
 /// Makes the mount, gives it its attributes, and attaches it.
@@ -78,7 +87,8 @@ fn bind(root: &Root, mount: &Mount, tree: OwnedFd) -> Result<()> {
     } else {
         resolve::file(&root.fd, &mount.destination)?
     };
-    let whole_proc = fs::fstatfs(&tree)? == PROC_SUPER_MAGIC && mount.destination == Path::new("/proc");
+    let whole_proc =
+        fs::fstatfs(&tree)? == PROC_SUPER_MAGIC && mount.destination == Path::new("/proc");
     if !whole_proc {
         check_overmount(root, &target)?;
     }

@@ -57,7 +57,7 @@ pub fn file(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
 }
 
 /// The directory that holds the last component of `path`, made if missing, and that component.
-pub fn parent<'a>(root: impl AsFd, path: &'a Path) -> Result<(OwnedFd, &'a Path)> {
+pub fn parent(root: impl AsFd, path: &Path) -> Result<(OwnedFd, &Path)> {
     let name = path.file_name().ok_or_else(|| Error::new(format!("{path:?} has no file name")))?;
     let directory = directory(root, path.parent().unwrap_or(Path::new("/")))?;
     Ok((directory, Path::new(name)))

@@ -283,9 +283,8 @@ pub fn memfd_create(name: &str) -> Result<OwnedFd> {
     if fd == -1 && errno() == libc::EINVAL {
         // Before Linux 6.3 there is no MFD_EXEC, and every memfd is executable.
         // SAFETY: as above.
-        let fd = unsafe {
-            libc::memfd_create(c.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
-        };
+        let fd =
+            unsafe { libc::memfd_create(c.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
         return check_fd(fd.into(), || format!("memfd_create({name:?})"));
     }
     check_fd(fd.into(), || format!("memfd_create({name:?}, MFD_EXEC)"))
@@ -338,9 +337,8 @@ pub fn dup_onto(fd: impl AsFd, number: i32) -> Result<()> {
 /// close_range(2) with CLOSE_RANGE_CLOEXEC: marks every descriptor from `first` on.
 pub fn cloexec_from(first: u32) -> Result<()> {
     // SAFETY: the descriptors stay open; they are only marked.
-    let r = unsafe {
-        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    };
+    let r =
+        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     check(r, || format!("close_range({first}, ~0, CLOEXEC)")).map(drop)
 }
 

@@ -63,13 +63,7 @@ impl FsContext {
         Ok(Self { fd, fstype: fstype.into() })
     }
 
-    fn config(
-        &self,
-        command: u32,
-        key: Option<&str>,
-        value: Option<&str>,
-        aux: i32,
-    ) -> Result<()> {
+    fn config(&self, command: u32, key: Option<&str>, value: Option<&str>, aux: i32) -> Result<()> {
         let raw = self.fd.as_raw_fd();
         let ckey = key.map(cstring).transpose()?;
         let cvalue = value.map(cstring).transpose()?;
@@ -182,7 +176,9 @@ pub fn set_attributes(fd: impl AsFd, attributes: MountAttr, recursive: bool) -> 
     };
     check(r, || {
         let MountAttr { set, clear, propagation, .. } = attributes;
-        format!("mount_setattr({raw}, set={set:#x}, clear={clear:#x}, propagation={propagation:#x})")
+        format!(
+            "mount_setattr({raw}, set={set:#x}, clear={clear:#x}, propagation={propagation:#x})"
+        )
     })
     .map(drop)
 }

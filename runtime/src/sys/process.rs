@@ -26,7 +26,8 @@ pub fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
     args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
     // With CLONE_PARENT the child sends the signal of the caller itself; clone3 wants a zero then.
-    args.exit_signal = if flags & libc::CLONE_PARENT as u64 != 0 { 0 } else { libc::SIGCHLD as u64 };
+    args.exit_signal =
+        if flags & libc::CLONE_PARENT as u64 != 0 { 0 } else { libc::SIGCHLD as u64 };
     if let Some(cgroup) = cgroup {
         args.flags |= 0x2_0000_0000;
         args.cgroup = cgroup.as_raw_fd() as u64;
@@ -208,9 +209,7 @@ pub fn setuid(uid: u32) -> Result<()> {
 /// prctl(2) for the options whose arguments are all numbers.
 pub fn prctl(option: i32, a: u64, b: u64) -> Result<i32> {
     // SAFETY: the callers pass only options that take numbers.
-    check(unsafe { libc::prctl(option, a, b, 0u64, 0u64) }, || {
-        format!("prctl({option}, {a}, {b})")
-    })
+    check(unsafe { libc::prctl(option, a, b, 0u64, 0u64) }, || format!("prctl({option}, {a}, {b})"))
 }
 
 /// capset(2) of this thread: effective, permitted and inheritable sets as bit masks.
@@ -288,10 +287,8 @@ pub fn install_seccomp(program: &[crate::seccomp::Insn], flags: u32) -> Result<(
     let fprog = Program { len: program.len() as u16, filter: program.as_ptr() };
     // SAFETY: the program is an array of sock_filter of that length (at most BPF_MAXINSNS).
     let r = unsafe { libc::syscall(libc::SYS_seccomp, 1, flags, &fprog) };
-    check(r, || {
-        format!("seccomp(SET_MODE_FILTER, {flags:#x}, {} instructions)", program.len())
-    })
-    .map(drop)
+    check(r, || format!("seccomp(SET_MODE_FILTER, {flags:#x}, {} instructions)", program.len()))
+        .map(drop)
 }
 
 /// sethostname(2).

@@ -43,8 +43,7 @@ pub fn set_io_priority(class: i32, priority: i32) -> Result<()> {
 /// sched_setaffinity(2) of this thread; `mask` has one bit per CPU.
 pub fn set_affinity(mask: &[u64]) -> Result<()> {
     // SAFETY: the mask is readable for the size that is passed.
-    let r = unsafe {
-        libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr())
-    };
+    let r =
+        unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) };
     check(r, || format!("sched_setaffinity(0, {mask:x?})")).map(drop)
 }
