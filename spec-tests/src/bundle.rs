@@ -28,9 +28,8 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    pub(crate) fn create(id: String, dir: PathBuf, config: Value) -> Bundle {
-        make_root(&dir.join("rootfs"));
-        Bundle { id, dir, config }
+    pub(crate) fn make_root(&self) {
+        make_root(&self.rootfs());
     }
 
     /// The container's root directory, seen from the host.

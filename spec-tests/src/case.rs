@@ -49,12 +49,21 @@ impl Case {
 
     /// A new bundle with the default configuration and a cgroup path of its own.
     pub fn bundle(&self) -> Bundle {
+        let bundle = self.bundle_without_root();
+        bundle.make_root();
+        bundle
+    }
+
+    /// As [`Case::bundle`], but without a root file system: `root.path` is to name another.
+    pub fn bundle_without_root(&self) -> Bundle {
         let mut ids = self.ids.lock().expect("no test panics while it holds this");
         let id = format!("{}-{}", self.name, ids.len());
         ids.push(id.clone());
         let mut config = default_config();
         config["linux"]["cgroupsPath"] = self.cgroups_path(&id).into();
-        Bundle::create(id.clone(), self.dir.join(&id), config)
+        let dir = self.dir.join(&id);
+        fs::create_dir(&dir).expect("make the bundle directory");
+        Bundle { id, dir, config }
     }
 
     /// The `linux.cgroupsPath` of a container of this case.
