@@ -174,10 +174,18 @@ impl Case {
         created.stdout_now()
     }
 
+    /// Asserts that `VERB ID` fails, saying that there is no such container.
+    #[track_caller]
+    pub fn assert_missing(&self, verb: &str, id: &str) {
+        // crun before 1.9 tells of its own file instead.
+        let text = if self.runtime_is("crun") { id } else { "does not exist" };
+        self.runtime([verb, id]).exits(1).fails_with(text).prints("");
+    }
+
     /// Asserts that nothing of the container is left: state, cgroup, process, mount.
     #[track_caller]
     pub fn assert_gone(&self, bundle: &Bundle) {
-        self.runtime(["state", &bundle.id]).exits(1).fails_with("does not exist");
+        self.assert_missing("state", &bundle.id);
         let traces = Traces::of(&bundle.id, &bundle.dir);
         assert!(traces.is_empty(), "{} left: {traces}", bundle.id);
     }

@@ -90,11 +90,13 @@ impl Outcome {
         self
     }
 
-    /// Asserts some other exit code than 0, and a text on stderr.
+    /// Asserts some other exit code than 0, and a text on stderr, in upper or lower case, as
+    /// engines look for it.
     #[track_caller]
     pub fn fails_with(&self, text: &str) -> &Outcome {
         assert!(self.code() != 0, "succeeded, expected a failure with {text:?}: {self}");
-        assert!(self.stderr.contains(text), "stderr lacks {text:?}: {self}");
+        let found = self.stderr.to_lowercase().contains(&text.to_lowercase());
+        assert!(found, "stderr lacks {text:?}: {self}");
         self
     }
 

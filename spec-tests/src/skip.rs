@@ -14,6 +14,20 @@ macro_rules! skip {
     }};
 }
 
+/// Ends the calling test as skipped where the runtime under test is one that is known to differ.
+///
+/// ```text
+/// differs!(case, ["crun"], "crun does not check it");
+/// ```
+#[macro_export]
+macro_rules! differs {
+    ($case:expr, [$($name:literal),+], $reason:literal) => {
+        if [$($name),+].iter().any(|name| $case.runtime_is(name)) {
+            $crate::skip!($reason);
+        }
+    };
+}
+
 /// Prints the one line that [`skip!`] leaves: `SKIP test_name: reason`.
 pub fn report_skip(reason: &str) {
     let thread = std::thread::current();

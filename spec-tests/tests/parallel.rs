@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use spec_tests::{Bundle, Case};
+use spec_tests::{Bundle, Case, differs};
 
 const CONTAINERS: usize = 200;
 const WORKERS: usize = 16;
@@ -49,9 +49,11 @@ fn two_hundred_are_created_started_and_deleted() {
 #[test]
 fn one_name_created_by_many_exists_once() {
     let case = Case::new();
-    if case.runtime_is("runc") || case.runtime_is("crun") {
-        spec_tests::skip!("runc loses the container to the clean-up of a creator that came late");
-    }
+    differs!(
+        case,
+        ["runc", "crun"],
+        "runc loses the container to the clean-up of a creator that came late"
+    );
     let bundle = case.bundle().args(["sleep", "1000"]);
     bundle.write();
     let created = AtomicUsize::new(0);

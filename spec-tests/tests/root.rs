@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
-use spec_tests::{Case, skip};
+use spec_tests::{Case, differs};
 
 #[test]
 fn the_root_is_the_bundles() {
@@ -38,9 +38,7 @@ fn an_absolute_root_path_is_taken_as_it_is() {
 #[test]
 fn a_root_path_through_a_symlink_is_followed() {
     let case = Case::new();
-    if case.runtime_is("runc") {
-        skip!("runc refuses a root path that is a symlink");
-    }
+    differs!(case, ["runc"], "runc refuses a root path that is a symlink");
     let bundle = case.bundle().set("/root/path", "link").args(["echo", "through"]);
     symlink("rootfs", bundle.dir.join("link")).expect("make the link");
     case.run(&bundle).quiet_success().prints("through");
@@ -94,17 +92,17 @@ fn a_private_root_is_private() {
 #[test]
 fn a_shared_root_is_shared() {
     let case = Case::new();
-    if case.runtime_is("runc") {
-        skip!("runc binds the root after it made the parent private, and never shares it again");
-    }
+    differs!(
+        case,
+        ["runc"],
+        "runc binds the root after it made the parent private, and never shares it again"
+    );
     assert!(propagation(&case, "shared").contains("shared:"));
 }
 
 #[test]
 fn an_unbindable_root_is_unbindable() {
     let case = Case::new();
-    if case.runtime_is("runc") || case.runtime_is("crun") {
-        skip!("runc and crun leave it private");
-    }
+    differs!(case, ["runc", "crun"], "runc and crun leave it private");
     assert_eq!(propagation(&case, "unbindable"), "unbindable");
 }
