@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::command::detached;
 use crate::leak::Traces;
 use crate::program::{runtime, runtime_name};
-use crate::{Bundle, Outcome, default_config, wait_until};
+use crate::{Bundle, Outcome, cgroup, default_config, wait_until};
 
 /// One test's world. Dropping it deletes its containers and then panics about every leak.
 #[derive(Debug)]
@@ -69,6 +69,12 @@ impl Case {
     /// The `linux.cgroupsPath` of a container of this case.
     pub fn cgroups_path(&self, id: &str) -> String {
         format!("/{}/{id}", self.name)
+    }
+
+    /// A cgroup parent for an engine, which does not always remove what it made there: to be
+    /// removed by [`cgroup::remove_tree`].
+    pub fn engine_cgroup(&self) -> String {
+        format!("engine-{}", self.name)
     }
 
     /// The runtime with this case's `--root`, and then nothing yet.
@@ -197,7 +203,7 @@ impl Case {
                 let _ = self.command().args(["delete", "--force", id]).output();
             }
         }
-        Traces::remove_empty_cgroup(&self.name);
+        cgroup::remove_empty(&self.name);
         let traces = Traces::of(&self.name, &self.dir);
         let mut leaks: Vec<String> = traces.clear();
         if let Ok(entries) = fs::read_dir(self.root()) {

@@ -43,6 +43,30 @@ pub fn roots() -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(|path| path.join("cgroup.procs").exists()).collect()
 }
 
+/// Removes the cgroup `name` at the top of each hierarchy, where it is empty.
+pub fn remove_empty(name: &str) {
+    for root in roots() {
+        let _ = fs::remove_dir(root.join(name));
+    }
+}
+
+/// Removes the cgroup `name` at the top of each hierarchy with all the empty ones below it: what
+/// engines leave of a parent that they were given.
+pub fn remove_tree(name: &str) {
+    for root in roots() {
+        remove_below(&root.join(name));
+    }
+}
+
+fn remove_below(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_below(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(dir);
+}
+
 /// The directory of the cgroup in which `controller` holds process `pid`.
 ///
 /// # Panics

@@ -39,6 +39,7 @@ impl Image {
             "created": "1970-01-01T00:00:00Z",
             "config": settings,
             "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
+            "history": [{ "created": "1970-01-01T00:00:00Z", "created_by": "busybox" }],
         });
         Image { layer, config: config.to_string().into_bytes() }
     }

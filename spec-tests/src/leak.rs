@@ -23,13 +23,6 @@ impl Traces {
         Traces { mounts: mounts(dir), cgroups: cgroups(name), processes: processes(name, dir) }
     }
 
-    /// As [`Traces::clear`] of the cgroup `name` alone: empty, it is no leak but a test's own.
-    pub(crate) fn remove_empty_cgroup(name: &str) {
-        for root in cgroup::roots() {
-            let _ = fs::remove_dir(root.join(name));
-        }
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.mounts.is_empty() && self.cgroups.is_empty() && self.processes.is_empty()
     }

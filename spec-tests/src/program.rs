@@ -57,7 +57,7 @@ fn bin_dir() -> PathBuf {
 }
 
 /// The runtime under test: `RUNTIME=` as a path or as a name on PATH, else ours.
-pub(crate) fn runtime() -> &'static Path {
+pub fn runtime() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| match std::env::var("RUNTIME") {
         Ok(name) if !name.is_empty() => {

@@ -3,15 +3,15 @@
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Stdio};
 
 use crate::command::detached;
-use crate::{find_program, wait_until};
+use crate::daemon::Daemon;
+use crate::find_program;
 
 /// A running registry; it ends, and its storage stays in the scratch directory, on drop.
 #[derive(Debug)]
 pub struct Registry {
-    child: Child,
+    _daemon: Daemon,
     /// `127.0.0.1:PORT`
     pub address: String,
 }
@@ -37,27 +37,9 @@ impl Registry {
             data.display()
         );
         fs::write(&config, text).expect("write the registry's configuration");
-        let log = fs::File::create(dir.join("registry.log")).expect("create the registry's log");
-        let child = detached(&program)
-            .arg("serve")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("start docker-registry");
-        let registry = Registry { child, address };
-        assert!(
-            wait_until(|| TcpStream::connect(&registry.address).is_ok()),
-            "docker-registry does not listen on {}",
-            registry.address
-        );
-        Ok(registry)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let mut command = detached(&program);
+        command.arg("serve").arg(&config);
+        let daemon = Daemon::start(command, dir, || TcpStream::connect(&address).is_ok());
+        Ok(Registry { _daemon: daemon, address })
     }
 }
