@@ -28,6 +28,7 @@ mod leak;
 mod program;
 pub mod registry;
 mod skip;
+mod tools;
 
 pub use bundle::{Bundle, busybox};
 pub use case::Case;
@@ -35,3 +36,4 @@ pub use command::{Outcome, wait_until};
 pub use config::default_config;
 pub use program::{Program, find, find_program, runtime};
 pub use skip::report_skip;
+pub use tools::Tools;

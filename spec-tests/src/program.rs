@@ -41,6 +41,17 @@ impl Program {
         path
     }
 
+    /// Whether it has been built, for tests of which it is not the subject.
+    ///
+    /// # Errors
+    /// The reason for a skip, unless `DAVIT_BIN` says that all is built.
+    pub fn built(self) -> Result<(), String> {
+        if std::env::var_os("DAVIT_BIN").is_some() || bin_dir().join(self.name()).exists() {
+            return Ok(());
+        }
+        Err(format!("{} has not been built", self.name()))
+    }
+
     /// A command that runs it, with stdin empty.
     pub fn command(self) -> Command {
         detached(&self.path())
