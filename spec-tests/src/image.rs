@@ -49,6 +49,11 @@ impl Image {
         digest(&self.config)
     }
 
+    /// Writes the layer alone: a tar of the root file system.
+    pub fn write_layer(&self, path: &Path) {
+        fs::write(path, &self.layer).expect("write the layer");
+    }
+
     /// Writes an OCI image layout with one manifest, named `tag`; its path is `dir`.
     pub fn write_layout(&self, dir: &Path, tag: &str) {
         let blobs = dir.join("blobs/sha256");

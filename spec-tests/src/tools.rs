@@ -1,7 +1,7 @@
 //! The four programs together, on a store and a state directory of the case's own.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::detached;
@@ -68,13 +68,29 @@ impl<'a> Tools<'a> {
     /// A line for the shell, in which the programs are on PATH and `$S` is a second store.
     #[track_caller]
     pub fn shell(&self, line: &str) -> Outcome {
+        self.shell_in(self.case.dir(), &format!("set -e; {line}"))
+    }
+
+    /// A line of the README's session, typed in `dir`: `shim` keeps its containers in the case.
+    #[track_caller]
+    pub fn session_line(&self, dir: &Path, line: &str) -> Outcome {
+        let state = self.case.dir().join("containers");
+        let functions = format!("shim() {{ command shim --state '{}' \"$@\"; }}", state.display());
+        let root = self.case.root();
+        let runtime =
+            format!("runtime() {{ command runtime --root '{}' \"$@\"; }}", root.display());
+        self.shell_in(dir, &format!("{functions}\n{runtime}\n{line}"))
+    }
+
+    #[track_caller]
+    fn shell_in(&self, dir: &Path, script: &str) -> Outcome {
         let mut command = self.prepare(detached("/bin/sh".as_ref()));
-        command.args(["-c", &format!("set -e; {line}")]);
+        command.args(["-c", script]);
         let programs = Program::Imgtool.path();
         let programs = programs.parent().expect("a directory").display().to_string();
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{programs}:{path}"));
-        command.env("S", self.case.dir().join("second-store")).current_dir(self.case.dir());
+        command.env("S", self.case.dir().join("second-store")).current_dir(dir);
         self.case.outcome(command)
     }
 
