@@ -71,15 +71,17 @@ impl<'a> Tools<'a> {
         self.shell_in(self.case.dir(), &format!("set -e; {line}"))
     }
 
-    /// A line of the README's session, typed in `dir`: `shim` keeps its containers in the case.
+    /// A line of the README's session, typed in `dir`: `shim` and `runtime` keep their state in the
+    /// case, and `ls` prints as it does on a terminal.
     #[track_caller]
     pub fn session_line(&self, dir: &Path, line: &str) -> Outcome {
         let state = self.case.dir().join("containers");
-        let functions = format!("shim() {{ command shim --state '{}' \"$@\"; }}", state.display());
+        let shim = format!("shim() {{ command shim --state '{}' \"$@\"; }}", state.display());
         let root = self.case.root();
         let runtime =
             format!("runtime() {{ command runtime --root '{}' \"$@\"; }}", root.display());
-        self.shell_in(dir, &format!("{functions}\n{runtime}\n{line}"))
+        let ls = "ls() { command ls -C \"$@\"; }";
+        self.shell_in(dir, &format!("{shim}\n{runtime}\n{ls}\n{line}"))
     }
 
     #[track_caller]
