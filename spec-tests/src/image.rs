@@ -103,6 +103,36 @@ impl Image {
     }
 }
 
+/// A tar of a small but real Debian root with apt: made once, kept in the target directory.
+///
+/// # Errors
+/// Why there is none, as the reason for a skip.
+pub fn debian_root() -> Result<PathBuf, String> {
+    let exe = std::env::current_exe().expect("find the test's own executable");
+    // target/TRIPLE/PROFILE/deps/TEST
+    let dir = exe.ancestors().nth(4).expect("the test lies in target/…/deps").join("spec-tests");
+    let path = dir.join("debian.tar");
+    if path.exists() {
+        return Ok(path);
+    }
+    let mmdebstrap = crate::find_program("mmdebstrap")?;
+    fs::create_dir_all(&dir).expect("make the directory");
+    let unfinished = dir.join(format!("unfinished-{}.tar", std::process::id()));
+    let output = Command::new(mmdebstrap)
+        .args(["--quiet", "--variant=apt", "--dpkgopt=path-exclude=/usr/share/doc/*", "bookworm"])
+        .arg(&unfinished)
+        .output()
+        .expect("run mmdebstrap");
+    if !output.status.success() {
+        let _ = fs::remove_file(&unfinished);
+        let text = String::from_utf8_lossy(&output.stderr);
+        let last = text.lines().last().unwrap_or("no message").to_owned();
+        return Err(format!("mmdebstrap makes no Debian root: {last}"));
+    }
+    fs::rename(&unfinished, &path).expect("keep the root");
+    Ok(path)
+}
+
 /// `sha256:…` of some bytes.
 pub fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();

@@ -4,7 +4,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use spec_tests::image::Image;
+use spec_tests::image::{self, Image};
 use spec_tests::registry::Registry;
 use spec_tests::{Case, Tools, find_program, skip};
 
@@ -102,7 +102,7 @@ fn a_changed_blob_in_the_registry_is_refused() {
     let other = other.to_str().expect("UTF-8");
     let outcome = tools.imgtool(&["--store", other, "--quiet", "pull", &name]);
     outcome.exits(1).fails_with("digest");
-    tools.imgtool(&["--store", other, "ls", "-q"]).success().prints("");
+    tools.imgtool(&["--store", other, "ls", "--json"]).success().prints("[]");
 }
 
 #[test]
@@ -256,20 +256,16 @@ fn a_failing_step_names_its_line_and_leaves_nothing() {
 #[test]
 fn a_debian_root_goes_through_a_registry_and_runs() {
     let case = Case::new();
-    if let Err(reason) = find_program("mmdebstrap") {
-        skip!("{reason}");
-    }
+    let root = match image::debian_root() {
+        Ok(root) => root,
+        Err(reason) => skip!("{reason}"),
+    };
     let registry = registry!(case);
     let tools = tools!(case);
-    let mirror = "mmdebstrap --quiet --variant=apt --dpkgopt=path-exclude=/usr/share/doc/* \
-                  bookworm debian.tar";
-    if tools.shell(mirror).code() != 0 {
-        skip!("mmdebstrap could not make a Debian root: is there a mirror to be reached?");
-    }
     let name = format!("{}/debian:bookworm", registry.address);
     let files = [("Dockerfile", "FROM scratch\nADD debian.tar /\nCMD [\"bash\"]\n")];
     let context = tools.context(&files);
-    tools.shell("mv debian.tar context/").success();
+    fs::copy(root, context.join("debian.tar")).expect("copy the root");
     let context = context.to_str().expect("UTF-8");
     tools.buildtool(&["build", "--quiet", "-t", &name, context]).success();
     tools.imgtool(&["--quiet", "push", &name]).success();
