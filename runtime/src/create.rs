@@ -81,7 +81,9 @@ pub fn launch(request: &Request<'_>, log: &Log) -> Result<Launched> {
     let mut half = Half { container, cgroup: None, child: None };
     match build(request, &plan, &config, &mut half, log) {
         Ok((sync, console)) => {
-            let Half { container, child, .. } = half;
+            let Half { mut container, child, .. } = half;
+            // Explicitly: the first process has a copy of the descriptor until its program runs.
+            container.unlock()?;
             let (pid, pidfd) = child.ok_or_else(|| Error::new("no child was made"))?;
             Ok(Launched { container, plan, pid, pidfd, sync, console })
         }
