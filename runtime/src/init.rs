@@ -88,6 +88,8 @@ impl Init<'_> {
         if namespaces.makes(Kind::User) {
             self.sync.say(&FromChild::NeedsMaps, None)?;
             self.sync.await_message(ToChild::Mapped)?;
+        }
+        if namespaces.has(Kind::User) {
             become_root()?;
         }
         process::setsid()?;
