@@ -134,9 +134,6 @@ pub fn rootless_config(uid: u32, gid: u32) -> Value {
             options.retain(|o| o.as_str().is_none_or(|o| !o.starts_with("gid=")));
         }
     }
-    if let Some(mounts) = config["mounts"].as_array_mut() {
-        mounts.retain(|m| m["destination"] != "/sys/fs/cgroup");
-    }
     config
 }
 

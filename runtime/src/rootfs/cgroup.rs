@@ -93,9 +93,10 @@ fn one(
         }
         context.mount(set)?
     } else {
-        let group = groups
-            .path_of(&hierarchy.controllers)
-            .ok_or_else(|| Error::new("the container has no group in this hierarchy"))?;
+        // Without a group of its own (rootless), the container is in the caller's.
+        let own = hierarchy.own.strip_prefix("/").unwrap_or(&hierarchy.own);
+        let callers = hierarchy.mount.join(own);
+        let group = groups.path_of(&hierarchy.controllers).unwrap_or(&callers);
         let tree = sys::clone_tree(fs::CWD, group, false)?;
         sys::set_attributes(&tree, MountAttr { set, ..MountAttr::default() }, false)?;
         tree
