@@ -6,12 +6,15 @@
 //! manifest and its configuration ([`image`]).
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod descriptor;
 pub mod digest;
 pub mod error;
 pub mod image;
+pub mod output;
 pub mod platform;
 pub mod reference;
 pub mod store;
+pub mod verb;
 
 pub use error::{Context, Error, Result};

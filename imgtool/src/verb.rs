@@ -1,0 +1,9 @@
+//! One file per verb: its arguments, and what it does.
+
+pub mod completions;
+pub mod gc;
+pub mod inspect;
+pub mod ls;
+pub mod man;
+pub mod rm;
+pub mod tag;
