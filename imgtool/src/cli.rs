@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::Result;
 use crate::store::{self, Store};
-use crate::verb::{completions, gc, inspect, ls, man, rm, tag};
+use crate::verb::{completions, gc, inspect, load, ls, man, rm, save, tag};
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let commit = option_env!("DAVIT_COMMIT").unwrap_or("unknown");
@@ -54,7 +54,11 @@ impl Globals {
 /// All verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    // Images and registries, archives.
+    // Registries and archives.
+    /// Load images from an archive: docker-archive or oci-archive
+    Load(load::Args),
+    /// Save images as an archive that is a docker-archive and an oci-archive
+    Save(save::Args),
 
     // The store.
     /// List the images in the store
@@ -81,6 +85,9 @@ pub enum Verb {
 pub fn run(cli: Cli) -> Result<ExitCode> {
     let globals = &cli.globals;
     match cli.verb {
+        Verb::Load(args) => load::run(args, globals)?,
+        Verb::Save(args) => save::run(args, globals)?,
+
         Verb::Ls(args) => ls::run(args, globals)?,
         Verb::Tag(args) => tag::run(args, globals)?,
         Verb::Rm(args) => rm::run(args, globals)?,

@@ -6,15 +6,21 @@
 //! manifest and its configuration ([`image`]).
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod cli;
+pub mod compression;
 pub mod descriptor;
 pub mod digest;
 pub mod error;
 pub mod image;
 pub mod output;
 pub mod platform;
+pub mod progress;
 pub mod reference;
 pub mod store;
 pub mod verb;
+
+#[cfg(test)]
+mod testing;
 
 pub use error::{Context, Error, Result};

@@ -33,6 +33,7 @@ use crate::{Context, Error, Result};
 
 pub use blobs::{BlobReader, BlobWriter, VerifyingReader};
 pub use gc::Collected;
+pub(crate) use index::{name_of, named};
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 

@@ -3,7 +3,9 @@
 pub mod completions;
 pub mod gc;
 pub mod inspect;
+pub mod load;
 pub mod ls;
 pub mod man;
 pub mod rm;
+pub mod save;
 pub mod tag;
