@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::Result;
 use crate::store::{self, Store};
-use crate::verb::{completions, gc, inspect, load, ls, man, rm, save, tag};
+use crate::verb::{completions, gc, inspect, load, ls, man, pull, push, rm, save, tag};
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let commit = option_env!("DAVIT_COMMIT").unwrap_or("unknown");
@@ -55,6 +55,10 @@ impl Globals {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     // Registries and archives.
+    /// Pull an image from a registry
+    Pull(pull::Args),
+    /// Push an image to a registry
+    Push(push::Args),
     /// Load images from an archive: docker-archive or oci-archive
     Load(load::Args),
     /// Save images as an archive that is a docker-archive and an oci-archive
@@ -85,6 +89,8 @@ pub enum Verb {
 pub fn run(cli: Cli) -> Result<ExitCode> {
     let globals = &cli.globals;
     match cli.verb {
+        Verb::Pull(args) => pull::run(args, globals)?,
+        Verb::Push(args) => push::run(args, globals)?,
         Verb::Load(args) => load::run(args, globals)?,
         Verb::Save(args) => save::run(args, globals)?,
 

@@ -17,6 +17,7 @@ pub mod output;
 pub mod platform;
 pub mod progress;
 pub mod reference;
+pub mod registry;
 pub mod store;
 pub mod verb;
 

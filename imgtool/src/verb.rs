@@ -6,6 +6,8 @@ pub mod inspect;
 pub mod load;
 pub mod ls;
 pub mod man;
+pub mod pull;
+pub mod push;
 pub mod rm;
 pub mod save;
 pub mod tag;
