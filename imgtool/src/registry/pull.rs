@@ -161,15 +161,8 @@ impl Pull<'_> {
                 match response.status() {
                     StatusCode::OK => {}
                     StatusCode::NOT_FOUND => {
-                        let name = format!(
-                            "{}/{}",
-                            self.registry.base.host().unwrap_or_default(),
-                            self.repository
-                        );
                         let e = response.into_error("");
-                        return Err(Error::not_found(e.to_string())
-                            .wrap(format!("{name} has no \"{target}\""))
-                            .into());
+                        return Err(Error::not_found(e.to_string()).wrap("no such image").into());
                     }
                     _ => return Err(response.into_error("").into()),
                 }

@@ -225,7 +225,9 @@ fn siblings(store: &Store, to: &Reference) -> Result<Vec<(String, HashSet<Digest
         if name.domain() == to.domain() && name.path() != to.path() {
             // An image that cannot be read is no reason not to push another.
             if let Ok((_, manifest)) = store.manifest(&entry, &Platform::host()) {
-                let digests = manifest.blobs().map(|d| d.digest.clone()).collect();
+                let zipped = manifest.layers.iter().filter_map(|l| store.compressed(&l.digest));
+                let zipped: Vec<Digest> = zipped.map(|d| d.digest).collect();
+                let digests = manifest.blobs().map(|d| d.digest.clone()).chain(zipped).collect();
                 found.push((name.path().to_owned(), digests));
             }
         }
