@@ -1,1 +1,27 @@
-//! Moves container images and unpacks them into OCI bundles.
+//! Moves container images between registries, archives and a local store, and unpacks them.
+//!
+//! The store is an OCI image layout ([`store`]); everything that enters it or leaves it goes
+//! through types that cannot hold a malformed value: [`digest::Digest`],
+//! [`reference::Reference`], [`platform::Platform`], [`descriptor::Descriptor`]. An image is its
+//! manifest and its configuration ([`image`]).
+#![forbid(unsafe_code)]
+
+pub mod archive;
+pub mod cli;
+pub mod compression;
+pub mod descriptor;
+pub mod digest;
+pub mod error;
+pub mod image;
+pub mod output;
+pub mod platform;
+pub mod progress;
+pub mod reference;
+pub mod registry;
+pub mod store;
+pub mod verb;
+
+#[cfg(test)]
+mod testing;
+
+pub use error::{Context, Error, Result};

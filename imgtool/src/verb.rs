@@ -1,0 +1,13 @@
+//! One file per verb: its arguments, and what it does.
+
+pub mod completions;
+pub mod gc;
+pub mod inspect;
+pub mod load;
+pub mod ls;
+pub mod man;
+pub mod pull;
+pub mod push;
+pub mod rm;
+pub mod save;
+pub mod tag;
