@@ -8,8 +8,7 @@ use std::path::PathBuf;
 
 /// Executes containers from OCI bundles.
 #[derive(Debug, Parser)]
-#[command(name = "runtime", disable_version_flag = true, subcommand_required = true)]
-#[command(arg_required_else_help = true, infer_long_args = false)]
+#[command(name = "runtime", disable_version_flag = true, arg_required_else_help = true)]
 pub struct Cli {
     /// Directory for the state of containers; it should be on a tmpfs
     #[arg(long, value_name = "DIR")]
@@ -37,7 +36,7 @@ pub struct Cli {
     pub version: bool,
     /// What to do
     #[command(subcommand)]
-    pub verb: Verb,
+    pub verb: Option<Verb>,
 }
 
 /// `--log-format`.

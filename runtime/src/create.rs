@@ -81,7 +81,9 @@ pub fn launch(request: &Request<'_>, log: &Log) -> Result<Launched> {
     let mut half = Half { container, cgroup: None, child: None };
     match build(request, &plan, &config, &mut half, log) {
         Ok((sync, console)) => {
-            let Half { container, child, .. } = half;
+            let Half { mut container, child, .. } = half;
+            // Explicitly: the first process has a copy of the descriptor until its program runs.
+            container.unlock()?;
             let (pid, pidfd) = child.ok_or_else(|| Error::new("no child was made"))?;
             Ok(Launched { container, plan, pid, pidfd, sync, console })
         }
@@ -171,10 +173,16 @@ fn build(
     let (sync, child_end) = sync::pair()?;
     let made = bear(plan, cgroup, child_end, gate, id, log)?;
     let mut talk = Talk { request, plan, sync, console: None };
-    if let Some((pid, _)) = &made {
-        set_oom_score(*pid, &plan.process)?;
-    }
-    half.child = made;
+    half.child = match made {
+        Born::Child(pid, pidfd) => Some((pid, pidfd)),
+        Born::Helper(helper) => {
+            let heard = talk.sync.hear_made();
+            // It ends whatever happens, and must not be left to the caller as a zombie.
+            process::waitpid(helper, 0)?;
+            Some(heard?)
+        }
+    };
+    set_oom_score(pid_of(half)?, &plan.process)?;
     talk.until_ready(half)?;
     finish(request, half, log)?;
     Ok((talk.sync, talk.console))
@@ -191,7 +199,15 @@ fn fifos(container: &Container) -> Result<Gate> {
     Ok(Gate::Fifos { start: open(crate::container::PENDING)?, result: open(RESULT)? })
 }
 
-/// Makes the first process. `None` if a helper does, who will tell its pid.
+/// What [`bear`] made.
+enum Born {
+    /// The container's first process.
+    Child(i32, OwnedFd),
+    /// A helper, which makes it and tells.
+    Helper(i32),
+}
+
+/// Makes the first process, or a helper that does where namespaces are to be joined first.
 fn bear(
     plan: &Plan,
     cgroup: &Cgroup,
@@ -199,7 +215,7 @@ fn bear(
     gate: Gate,
     id: &str,
     log: &Log,
-) -> Result<Option<(i32, OwnedFd)>> {
+) -> Result<Born> {
     assert_single_thread()?;
     let doors = cgroup.doors()?;
     let flags = namespaces::clone_flags(&plan.namespaces);
@@ -207,12 +223,12 @@ fn bear(
     let opened = namespaces::open(&plan.namespaces)?;
     if !helper {
         return match clone_into(flags, cgroup, doors, Some(log))? {
-            (Fork::Parent(pid, pidfd), _) => Ok(Some((pid, pidfd))),
+            (Fork::Parent(pid, pidfd), _) => Ok(Born::Child(pid, pidfd)),
             (Fork::Child, doors) => Init { id, plan, cgroup, doors, sync, gate }.main(),
         };
     }
     match process::clone(0, None)? {
-        Fork::Parent(..) => Ok(None),
+        Fork::Parent(helper, _) => Ok(Born::Helper(helper)),
         Fork::Child => {
             let born = enter(&plan.namespaces, &opened)
                 .and_then(|()| clone_into(flags | libc::CLONE_PARENT as u64, cgroup, doors, None));
@@ -278,11 +294,6 @@ impl Talk<'_> {
         loop {
             let (message, fd) = self.sync.hear()?;
             match (message, fd) {
-                (FromChild::Made(pid), Some(pidfd)) => {
-                    set_oom_score(pid, &self.plan.process)?;
-                    half.child = Some((pid, pidfd));
-                    reap_helper(pid)?;
-                }
                 (FromChild::NeedsMaps, _) => {
                     idmap::write(pid_of(half)?, &self.plan.namespaces)?;
                     self.sync.say(ToChild::Mapped)?;
@@ -337,16 +348,6 @@ pub fn state_of<'a>(
 
 fn pid_of(half: &Half) -> Result<i32> {
     half.child.as_ref().map(|(pid, _)| *pid).ok_or_else(|| Error::new("the child has no pid yet"))
-}
-
-/// Takes the helper's exit status, so that no zombie is left to the caller.
-fn reap_helper(child: i32) -> Result<()> {
-    match process::waitpid(-1, 0)? {
-        Some((pid, _)) if pid == child => {
-            Err(Error::new("the container's first process ended while it was made"))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// /proc/PID/oom_score_adj, which only the parent can lower. It is not touched if nothing is asked.

@@ -2,7 +2,7 @@
 
 use crate::cli::{self, Cli, Verb};
 use crate::container::ContainerId;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::log::{Format, Log};
 use crate::plan::{Options, Plan, show};
 use crate::{create, delete, exec, features, kill, list, pause, ps, run, seal, spec, start, state};
@@ -29,7 +29,11 @@ fn root(cli: &Cli) -> PathBuf {
 }
 
 /// Carries out the verb; returns the exit code.
-pub fn run(cli: Cli, log: &Log) -> Result<i32> {
+pub fn run(cli: Cli, program: &str, log: &Log) -> Result<i32> {
+    if cli.version {
+        print(&version(program))?;
+        return Ok(0);
+    }
     if cli.systemd_cgroup || cli.cgroup_manager == cli::CgroupManager::Systemd {
         return Err(Error::new(
             "--systemd-cgroup is not supported by this version; leave it out to use the cgroup file systems",
@@ -37,7 +41,10 @@ pub fn run(cli: Cli, log: &Log) -> Result<i32> {
     }
     let root = &root(&cli);
     let options = Options { cgroups: cgroups(&cli), ..Options::default() };
-    match cli.verb {
+    let Some(verb) = cli.verb else {
+        return Err(Error::of(Kind::Usage, "name what to do, such as `run`; --help lists all"));
+    };
+    match verb {
         Verb::Create(args) => {
             sealed(log)?;
             create::create(&request(root, args.make, options, true)?, log)?;
@@ -195,11 +202,6 @@ pub fn version(program: &str) -> String {
         crate::COMMIT,
         crate::SPEC_VERSION
     )
-}
-
-/// Prints the version.
-pub fn print_version(program: &str) -> Result<()> {
-    print(&version(program))
 }
 
 fn completions(shell: clap_complete::Shell) -> Result<()> {

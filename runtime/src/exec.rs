@@ -219,10 +219,7 @@ fn make(
     match (talked, made) {
         (Ok(console), Some((pid, _))) => Ok((pid, sync, console)),
         (Ok(_), None) => Err(Error::new("no process was made")),
-        (Err(error), None) => {
-            process::waitpid(helper, 0)?;
-            Err(error)
-        }
+        (Err(error), None) => Err(error),
         (Err(error), Some((pid, pidfd))) => {
             drop(process::pidfd_kill(&pidfd, libc::SIGKILL));
             process::waitpid(pid, 0)?;
@@ -258,20 +255,20 @@ fn talk(
     made: &mut Option<(i32, OwnedFd)>,
 ) -> Result<Option<OwnedFd>> {
     let mut console = None;
+    let heard = sync.hear_made();
+    // The helper ends whatever happens, and must not be left to the caller as a zombie.
+    process::waitpid(helper, 0)?;
+    let (pid, pidfd) = heard?;
+    let pidfd = &made.insert((pid, pidfd)).1;
+    set_oom_score(pid, planned)?;
+    if let Some(path) = &request.pidfd_socket {
+        send_fd(path, pidfd, b"pidfd").wrap(|| "--pidfd-socket")?;
+    }
     loop {
         let (message, fd) = sync.hear()?;
         match (message, fd) {
-            (FromChild::Made(pid), Some(pidfd)) => {
-                process::waitpid(helper, 0)?;
-                set_oom_score(pid, planned)?;
-                if let Some(path) = &request.pidfd_socket {
-                    send_fd(path, &pidfd, b"pidfd").wrap(|| "--pidfd-socket")?;
-                }
-                *made = Some((pid, pidfd));
-            }
             (FromChild::NeedsLimits, _) => {
-                let (pid, _) = made.as_ref().ok_or_else(|| Error::new("no process yet"))?;
-                rlimits::apply(*pid, &planned.rlimits)?;
+                rlimits::apply(pid, &planned.rlimits)?;
                 sync.say(ToChild::Limited)?;
             }
             (FromChild::Console, Some(master)) => match &request.console_socket {

@@ -88,6 +88,8 @@ impl Init<'_> {
         if namespaces.makes(Kind::User) {
             self.sync.say(&FromChild::NeedsMaps, None)?;
             self.sync.await_message(ToChild::Mapped)?;
+        }
+        if namespaces.has(Kind::User) {
             become_root()?;
         }
         process::setsid()?;
@@ -149,6 +151,7 @@ impl Init<'_> {
         self.run_hooks("createContainer", &hooks.create_container)?;
         // The last moment at which /proc is the host's.
         lsm::apply(process)?;
+        hide_from_ptrace()?;
         Ok(Mounted { root, slave })
     }
 
@@ -213,6 +216,12 @@ struct Mounted {
 
 /// In the tree, with the stdio that it will have.
 struct Rooted;
+
+/// Until the program runs, what we have open is the host's: nobody in the container may look at it
+/// through /proc or ptrace(2). execve(2) ends this.
+pub fn hide_from_ptrace() -> Result<()> {
+    process::prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop)
+}
 
 /// Takes on the ids 0 of the new user namespace, with the capabilities that go with them.
 pub fn become_root() -> Result<()> {

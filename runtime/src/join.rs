@@ -61,6 +61,7 @@ impl Join<'_> {
     }
 
     fn enter(&self) -> Result<()> {
+        crate::init::hide_from_ptrace()?;
         process::setns(&self.target, self.namespaces)
             .wrap(|| "enter the container's namespaces")?;
         // A sibling of ours: the runtime, and after it the caller, is to be its parent.

@@ -12,12 +12,6 @@ const EXEC_FAILED: u8 = 255;
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
     let program = args.first().and_then(|a| Path::new(a).file_name()?.to_str().map(String::from));
-    if args[1..].iter().take(2).any(|a| a == "--version" || a == "-v") {
-        return match dispatch::print_version(&program.unwrap_or_default()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        };
-    }
     let mut command = Cli::command();
     command.build();
     let args = normalise(&command, args);
@@ -31,8 +25,8 @@ fn main() -> ExitCode {
         }
     };
     let log = dispatch::log(&cli);
-    let failure = if matches!(cli.verb, Verb::Exec(_)) { EXEC_FAILED } else { 1 };
-    match dispatch::run(cli, &log) {
+    let failure = if matches!(cli.verb, Some(Verb::Exec(_))) { EXEC_FAILED } else { 1 };
+    match dispatch::run(cli, &program.unwrap_or_default(), &log) {
         Ok(code) => ExitCode::from(code as u8),
         Err(error) => {
             log.error(&error);

@@ -29,7 +29,7 @@ pub fn run(request: &Request<'_>, mode: Mode, log: &Log) -> Result<i32> {
         // Before the child exists, so that no signal is lost.
         signal::block_all()?;
     }
-    let Launched { mut container, plan, pid, sync, console, .. } = launch(request, log)?;
+    let Launched { container, plan, pid, sync, console, .. } = launch(request, log)?;
     let started = sync.say(ToChild::Start).and_then(|()| sync.hear_exec());
     if let Err(error) = started {
         return Err(match delete::destroy(container, &plan.hooks, log) {
@@ -41,7 +41,6 @@ pub fn run(request: &Request<'_>, mode: Mode, log: &Log) -> Result<i32> {
     if mode.detach {
         return Ok(0);
     }
-    container.unlock()?;
     let ended = supervise::wait(pid, console)?;
     if !mode.keep {
         delete::destroy(container, &plan.hooks, log)?;

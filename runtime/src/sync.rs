@@ -5,6 +5,8 @@
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::socket;
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What the child says, in this order; a message that nothing asks for is left out.
@@ -92,7 +94,14 @@ fn garbled(data: &[u8]) -> Error {
 }
 
 /// The parent's end.
-pub struct Parent(pub OwnedFd);
+pub struct Parent {
+    socket: OwnedFd,
+    /// Messages that overtook [`FromChild::Made`], which another process sends.
+    early: RefCell<VecDeque<Heard>>,
+}
+
+/// A message, and the descriptor that came with it.
+pub type Heard = (FromChild, Option<OwnedFd>);
 
 /// The child's end.
 pub struct Child(pub OwnedFd);
@@ -100,7 +109,7 @@ pub struct Child(pub OwnedFd);
 /// A connected pair.
 pub fn pair() -> Result<(Parent, Child)> {
     let (a, b) = socket::pair().wrap(|| "make the socket between parent and child")?;
-    Ok((Parent(a), Child(b)))
+    Ok((Parent { socket: a, early: RefCell::default() }, Child(b)))
 }
 
 impl Parent {
@@ -113,12 +122,29 @@ impl Parent {
             ToChild::Saved => b"s",
             ToChild::Start => b"g",
         };
-        socket::send(&self.0, tag, None)
+        socket::send(&self.socket, tag, None)
+    }
+
+    /// Waits for the helper's word: the pid of the child that it made, and a pidfd.
+    ///
+    /// The child itself may be heard before; what it says is kept for [`Self::hear`].
+    pub fn hear_made(&self) -> Result<(i32, OwnedFd)> {
+        loop {
+            match self.next()? {
+                (FromChild::Made(pid), Some(pidfd)) => return Ok((pid, pidfd)),
+                other => self.early.borrow_mut().push_back(other),
+            }
+        }
     }
 
     /// Waits for the next message; a child's failure becomes our error.
-    pub fn hear(&self) -> Result<(FromChild, Option<OwnedFd>)> {
-        let (data, fd) = socket::receive(&self.0, LIMIT)?;
+    pub fn hear(&self) -> Result<Heard> {
+        let early = self.early.borrow_mut().pop_front();
+        early.map_or_else(|| self.next(), Ok)
+    }
+
+    fn next(&self) -> Result<Heard> {
+        let (data, fd) = socket::receive(&self.socket, LIMIT)?;
         match FromChild::decode(&data)? {
             FromChild::Failed(error) => Err(error),
             message => Ok((message, fd)),
@@ -127,7 +153,7 @@ impl Parent {
 
     /// Waits until the program runs: execve(2) closes the child's end.
     pub fn hear_exec(&self) -> Result<()> {
-        let (data, _) = socket::receive(&self.0, LIMIT)?;
+        let (data, _) = socket::receive(&self.socket, LIMIT)?;
         if data.is_empty() {
             return Ok(());
         }

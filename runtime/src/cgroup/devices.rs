@@ -4,7 +4,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::sys::{bpf, fs};
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use serde::Serialize;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -30,11 +30,9 @@ impl Rule {
     }
 
     /// The rules in force: those of `linux.resources.devices`, then what every container needs (its
-    /// default devices and terminals, and making nodes without using them), then its own devices.
-    pub fn all(
-        rules: Option<&[LinuxDeviceCgroup]>,
-        devices: Option<&[LinuxDevice]>,
-    ) -> Result<Vec<Self>> {
+    /// default devices and terminals, and making nodes without using them). A node listed in
+    /// `linux.devices` is made, but may be used only if a rule says so, as in runc.
+    pub fn all(rules: Option<&[LinuxDeviceCgroup]>) -> Result<Vec<Self>> {
         let mut all = vec![Self::new(false, 'a', None, None, "rwm")];
         for (i, rule) in rules.unwrap_or_default().iter().enumerate() {
             let rule = Self::from_spec(rule)
@@ -52,15 +50,6 @@ impl Rule {
             all.push(Self::new(true, 'c', Some(major), Some(minor), "rwm"));
         }
         all.push(Self::new(true, 'c', Some(136), None, "rwm"));
-        for device in devices.unwrap_or_default() {
-            let kind = match device.typ() {
-                LinuxDeviceType::B => 'b',
-                LinuxDeviceType::C | LinuxDeviceType::U => 'c',
-                LinuxDeviceType::P | LinuxDeviceType::A => continue,
-            };
-            let number = |n: i64| u32::try_from(n).ok();
-            all.push(Self::new(true, kind, number(device.major()), number(device.minor()), "rwm"));
-        }
         Ok(all)
     }
 
@@ -247,7 +236,7 @@ mod tests {
 
     fn rules(json: &str) -> Vec<Rule> {
         let spec: Vec<LinuxDeviceCgroup> = serde_json::from_str(json).unwrap();
-        Rule::all(Some(&spec), None).unwrap()
+        Rule::all(Some(&spec)).unwrap()
     }
 
     const READ: i64 = 2;
@@ -289,6 +278,6 @@ mod tests {
     fn an_odd_access_is_refused() {
         let spec: Vec<LinuxDeviceCgroup> =
             serde_json::from_str(r#"[{"allow":true,"access":"x"}]"#).unwrap();
-        assert!(Rule::all(Some(&spec), None).unwrap_err().to_string().contains("devices[0]"));
+        assert!(Rule::all(Some(&spec)).unwrap_err().to_string().contains("devices[0]"));
     }
 }

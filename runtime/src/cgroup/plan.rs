@@ -44,7 +44,7 @@ impl CgroupPlan {
             None if wanted == Cgroups::None => {}
             None => fallbacks.push("no cgroup hierarchy is mounted: no cgroup is made".into()),
         }
-        let devices = Rule::all(resources.devices().as_deref(), linux.devices().as_deref())?;
+        let devices = Rule::all(resources.devices().as_deref())?;
         Ok(Self { path, resources, devices, namespace: namespaces.has(Kind::Cgroup), host, wanted })
     }
 
