@@ -200,7 +200,9 @@ impl Case {
         let ids = std::mem::take(self.ids.get_mut().unwrap_or_else(|e| e.into_inner()));
         for id in &ids {
             if self.root().join(id).exists() {
-                let _ = self.command().args(["delete", "--force", id]).output();
+                let mut delete = self.command();
+                delete.args(["delete", "--force", id]);
+                let _ = Outcome::in_time(delete, &self.dir.join("out"));
             }
         }
         cgroup::remove_empty(&self.name);

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// No command of these tests takes this long unless it hangs.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a finished command left: status and output.
 ///
@@ -29,9 +29,17 @@ impl Outcome {
     /// Runs `command` to its end; its output files go to `scratch`.
     ///
     /// # Panics
-    /// When the program cannot be started, or has not ended after two minutes.
+    /// When the program cannot be started, or has not ended after a minute.
     #[track_caller]
-    pub fn of(mut command: Command, scratch: &Path) -> Outcome {
+    pub fn of(command: Command, scratch: &Path) -> Outcome {
+        Outcome::in_time(command, scratch).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// As [`Outcome::of`], for the way out, where a panic would hide the first one.
+    ///
+    /// # Errors
+    /// A program that has not ended after a minute; it is killed.
+    pub fn in_time(mut command: Command, scratch: &Path) -> Result<Outcome, String> {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let stdout_file = scratch.join(format!("out.{serial}"));
@@ -40,23 +48,12 @@ impl Outcome {
         command.stdout(create(&stdout_file)).stderr(create(&stderr_file));
         let line = render(&command);
         let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {line}: {e}"));
-        let start = Instant::now();
-        let mut pause = Duration::from_micros(500);
-        let status = loop {
-            if let Some(status) = child.try_wait().expect("wait for the command") {
-                break status;
-            }
-            if start.elapsed() > DEADLINE {
-                let _ = child.kill();
-                let _ = child.wait();
-                let (stdout, stderr) = (read(&stdout_file), read(&stderr_file));
-                panic!("{line}: still running after {DEADLINE:?}\n{stdout}\n{stderr}");
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(10));
-        };
+        let status = wait_with_deadline(&mut child);
         let (stdout, stderr) = (read(&stdout_file), read(&stderr_file));
-        Outcome { line, status, stdout_file, stdout, stderr }
+        match status {
+            Some(status) => Ok(Outcome { line, status, stdout_file, stdout, stderr }),
+            None => Err(format!("{line}: still running after {DEADLINE:?}\n{stdout}\n{stderr}")),
+        }
     }
 
     /// The exit code, or 128 + n when signal n ended the command, as a shell counts.
@@ -136,6 +133,22 @@ impl std::fmt::Display for Outcome {
         let Outcome { line, status, stdout, stderr, .. } = self;
         write!(f, "{line}: {status}\n--- stdout\n{stdout}\n--- stderr\n{stderr}")
     }
+}
+
+/// The status of a child that ends in time; another one is killed.
+fn wait_with_deadline(child: &mut Child) -> Option<ExitStatus> {
+    let start = Instant::now();
+    let mut pause = Duration::from_micros(500);
+    while start.elapsed() < DEADLINE {
+        if let Some(status) = child.try_wait().expect("wait for the command") {
+            return Some(status);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    None
 }
 
 /// Waits until `condition` holds, for at most ten seconds; says whether it came to hold.
