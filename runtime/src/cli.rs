@@ -2,7 +2,7 @@
 //!
 //! Parsing does no I/O; what it yields is turned into requests by `dispatch.rs`.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -347,8 +347,12 @@ fn user(text: &str) -> Result<(u32, Option<u32>), String> {
 /// Go's flag syntax, which runc's callers use: a long option may have a single dash
 /// (containerd: `restore … -no-subreaper`). Rewrites those before the first positional argument
 /// of the verb; what follows belongs to the container's command.
-pub fn normalise(command: &clap::Command, args: Vec<OsString>) -> Vec<OsString> {
-    let mut args: Vec<OsString> = args;
+pub fn normalise(mut args: Vec<OsString>) -> Vec<OsString> {
+    let long = |word: &OsString| matches!(word.as_encoded_bytes(), [b'-', second, _, ..] if *second != b'-');
+    if !args.iter().any(long) {
+        return args;
+    }
+    let command = &Cli::command();
     let mut scope = command;
     let mut at = 1;
     while let Some(word) = args.get(at).and_then(|a| a.to_str()).map(String::from) {
@@ -380,7 +384,6 @@ pub fn normalise(command: &clap::Command, args: Vec<OsString>) -> Vec<OsString> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     fn words(line: &str) -> Vec<OsString> {
         line.split_whitespace().map(OsString::from).collect()
@@ -400,7 +403,7 @@ mod tests {
             ("runtime create -bundle=/b c", "runtime create --bundle=/b c"),
             ("runtime exec -e X=-cwd -cwd / c ls", "runtime exec -e X=-cwd --cwd / c ls"),
         ] {
-            assert_eq!(normalise(&Cli::command(), words(given)), words(wanted));
+            assert_eq!(normalise(words(given)), words(wanted));
         }
     }
 

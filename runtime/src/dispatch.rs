@@ -5,7 +5,7 @@ use crate::container::ContainerId;
 use crate::error::{Context, Error, Kind, Result};
 use crate::log::{Format, Log};
 use crate::plan::{Options, Plan, show};
-use crate::{create, delete, exec, features, kill, list, pause, ps, run, seal, spec, start, state};
+use crate::{create, delete, exec, features, kill, list, pause, ps, run, spec, start, state};
 use clap::CommandFactory as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -46,17 +46,14 @@ pub fn run(cli: Cli, program: &str, log: &Log) -> Result<i32> {
     };
     match verb {
         Verb::Create(args) => {
-            sealed(log)?;
             create::create(&request(root, args.make, options, true)?, log)?;
         }
         Verb::Run(args) => {
-            sealed(log)?;
             let mode =
                 run::Mode { detach: args.detach, keep: args.keep, no_subreaper: args.no_subreaper };
             return run::run(&request(root, args.make, options, args.detach)?.started(), mode, log);
         }
         Verb::Exec(args) => {
-            sealed(log)?;
             return exec::exec(&exec_request(root, *args, options)?, log);
         }
         Verb::Start(args) => start::start(root, &id(&args)?, log)?,
@@ -95,12 +92,6 @@ fn cgroups(cli: &Cli) -> crate::plan::Cgroups {
         (_, cli::Rootless::Auto) if user => Cgroups::IfAllowed,
         _ => Cgroups::Required,
     }
-}
-
-fn sealed(log: &Log) -> Result<()> {
-    let how = seal::ensure()?;
-    log.debug(&format!("running from a sealed copy ({how})"));
-    Ok(())
 }
 
 fn id(args: &cli::Id) -> Result<ContainerId> {

@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use runtime::cli::{Cli, Verb, normalise};
-use runtime::dispatch;
+use runtime::{dispatch, seal};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -12,21 +12,29 @@ const EXEC_FAILED: u8 = 255;
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
     let program = args.first().and_then(|a| Path::new(a).file_name()?.to_str().map(String::from));
-    let mut command = Cli::command();
-    command.build();
-    let args = normalise(&command, args);
-    let cli = match command.try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m)) {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help goes to stdout and is no failure; the rest goes to stderr.
-            let code = if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-            drop(error.print());
-            return code;
-        }
-    };
+    let sealed = if seal::needed(&args) { Some(seal::ensure()) } else { None };
+    let args = normalise(args);
+    let cli =
+        match Cli::command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m)) {
+            Ok(cli) => cli,
+            Err(error) => {
+                // Help goes to stdout and is no failure; the rest goes to stderr.
+                let code = if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+                drop(error.print());
+                return code;
+            }
+        };
     let log = dispatch::log(&cli);
     let failure = if matches!(cli.verb, Some(Verb::Exec(_))) { EXEC_FAILED } else { 1 };
-    match dispatch::run(cli, &program.unwrap_or_default(), &log) {
+    let done = match sealed {
+        Some(Err(error)) => Err(error),
+        Some(Ok(how)) => {
+            log.debug(&format!("running from a sealed copy ({how})"));
+            dispatch::run(cli, &program.unwrap_or_default(), &log)
+        }
+        None => dispatch::run(cli, &program.unwrap_or_default(), &log),
+    };
+    match done {
         Ok(code) => ExitCode::from(code as u8),
         Err(error) => {
             log.error(&error);

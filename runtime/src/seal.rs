@@ -18,7 +18,17 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
 const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
+/// Any other directory of the host, of a file system that overlayfs takes (proc is not).
+const SECOND_LOWER: &str = "/sys";
 const PROC_SELF_EXE: &str = "/proc/self/exe";
+
+/// Do these arguments ask for a verb that enters a container?
+///
+/// It is asked before they are parsed, so that they are parsed once. A word that only looks like
+/// such a verb costs a needless execution and nothing else.
+pub fn needed(args: &[std::ffi::OsString]) -> bool {
+    args.iter().any(|word| ["create", "run", "exec"].iter().any(|verb| word == verb))
+}
 
 /// Executes the program again from a sealed copy, unless it runs from one already.
 ///
@@ -74,16 +84,11 @@ fn overlay() -> Result<OwnedFd> {
     }
     let context = FsContext::open("overlay")?;
     // With one lower directory alone the kernel wants an upper one; a second serves as well.
-    context.set("lowerdir", &format!("{lower}:{}", second_lower(directory)))?;
+    context.set("lowerdir", &format!("{lower}:{SECOND_LOWER}"))?;
     context.set_flag("ro")?;
     let mount = context.mount(attr::RDONLY | attr::NODEV)?;
     let file = fs::openat(&mount, Path::new(name), libc::O_PATH | libc::O_NOFOLLOW, 0)?;
     Ok(file)
-}
-
-/// Any other directory of the host that always exists and is no part of the first.
-fn second_lower(first: &Path) -> &'static str {
-    if first.starts_with("/proc") { "/sys" } else { "/proc/self/fdinfo" }
 }
 
 fn memory(exe: &OwnedFd) -> Result<OwnedFd> {
