@@ -6,12 +6,16 @@
 //! manifest and its configuration ([`image`]).
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod descriptor;
 pub mod digest;
 pub mod error;
 pub mod image;
+pub mod layer;
+pub mod overlay;
 pub mod platform;
 pub mod reference;
+pub mod snapshot;
 pub mod store;
 
 pub use error::{Context, Error, Result};

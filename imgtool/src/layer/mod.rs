@@ -8,17 +8,23 @@ mod apply;
 mod attributes;
 mod decompress;
 mod header;
+mod index;
 mod path;
 mod pax;
 mod root;
 mod tar;
 #[cfg(test)]
 mod tests;
+mod tree;
+mod upper;
 mod whiteout;
+mod write;
 
 pub use apply::{Applied, Options, apply};
 pub use decompress::{Limits, decoder};
-pub use tar::{Kind, Time};
+pub use index::{from_index, write_index};
+pub use tree::{copy_attributes, copy_tree, make_dirs};
+pub use upper::{DiffOptions, from_upper};
 
 /// What whiteouts become.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -60,8 +60,6 @@ pub struct Entry {
     pub mtime: Time,
     /// Extended attributes, full names.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Bytes of content stored in the archive.
-    pub size: u64,
     /// For a sparse file: full size, and where each stored piece goes (offset, length).
     pub sparse: Option<(u64, Vec<(u64, u64)>)>,
 }
@@ -226,7 +224,6 @@ impl<'a> Archive<'a> {
                 None => Time { seconds: header.mtime()?, nanos: 0 },
             },
             xattrs: pax.xattrs,
-            size: self.left,
             sparse,
             path: name,
         })
