@@ -10,7 +10,7 @@
 //! they enter; mounting a snapshot reads nothing again.
 
 use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,7 @@ use crate::digest::Digest;
 use crate::image::Image;
 use crate::layer::{self, Applied, Ownership, Whiteouts, XattrSpace};
 use crate::overlay::{self, Layers, Outcome};
+use crate::progress::Progress;
 use crate::store::Store;
 use crate::{Context, Error, Result};
 
@@ -31,11 +32,8 @@ pub struct Snapshots<'s> {
     store: &'s Store,
     dir: PathBuf,
     space: XattrSpace,
-    report: Option<Report<'s>>,
+    progress: Progress,
 }
-
-/// Called with a line for each layer that is extracted.
-type Report<'s> = &'s (dyn Fn(&str) + Sync);
 
 /// Kept beside each snapshot.
 #[derive(Serialize, Deserialize)]
@@ -64,13 +62,13 @@ impl<'s> Snapshots<'s> {
             XattrSpace::User => "user",
         });
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).wrap(|| intent(&dir))?;
-        Ok(Snapshots { store, dir, space, report: None })
+        Ok(Snapshots { store, dir, space, progress: Progress::new(true) })
     }
 
-    /// Has `report` called, from any thread, with a line for each layer that is extracted.
+    /// Shows a bar for each layer that is extracted.
     #[must_use]
-    pub fn reporting(mut self, report: Report<'s>) -> Snapshots<'s> {
-        self.report = Some(report);
+    pub fn showing(mut self, progress: &Progress) -> Snapshots<'s> {
+        self.progress = progress.clone();
         self
     }
 
@@ -138,7 +136,7 @@ impl<'s> Snapshots<'s> {
         }
         let made = self.make(&key, blob, id, |work| {
             let options = self.options(Whiteouts::Overlay(self.space), id, true);
-            let applied = self.apply(blob, id, &work.join("fs"), &options)?;
+            let applied = self.apply(blob, id, open(&work.join("fs"))?.as_fd(), &options)?;
             match applied.leans {
                 None => Ok(Ok(applied)),
                 Some(_) => Ok(Err(Missing::Leans)),
@@ -165,7 +163,7 @@ impl<'s> Snapshots<'s> {
             let upper = work.join("fs");
             if lowers.is_empty() {
                 let options = self.options(Whiteouts::Overlay(self.space), id, false);
-                return self.apply(blob, id, &upper, &options).map(Ok);
+                return self.apply(blob, id, open(&upper)?.as_fd(), &options).map(Ok);
             }
             if let Some(like) = Self::root_like(lowers)? {
                 layer::copy_attributes(like, &upper)?;
@@ -177,10 +175,8 @@ impl<'s> Snapshots<'s> {
                 Outcome::Mounted(fd) => fd,
                 Outcome::Impossible(why) => return Ok(Err(Missing::Impossible(why))),
             };
-            self.say(blob, id);
             let options = self.options(Whiteouts::Remove, id, false);
-            let applied = layer::apply(self.store.open_blob(blob)?, mounted.as_fd(), &options)
-                .wrap(|| format!("unpack layer {id}"))?;
+            let applied = self.apply(blob, id, mounted.as_fd(), &options)?;
             drop(mounted);
             fs::remove_dir_all(&scratch).wrap(|| intent(&scratch))?;
             Ok(Ok(applied))
@@ -233,24 +229,19 @@ impl<'s> Snapshots<'s> {
         &self,
         blob: &Descriptor,
         id: &Digest,
-        dir: &Path,
+        root: BorrowedFd<'_>,
         options: &layer::Options,
     ) -> Result<Applied> {
-        self.say(blob, id);
-        let root = File::open(dir).wrap(|| intent(dir))?;
-        layer::apply(self.store.open_blob(blob)?, root.as_fd(), options)
-            .wrap(|| format!("unpack layer {id}"))
+        let bar = self.progress.bar(id.short(), Some(blob.size));
+        let applied = layer::apply(bar.reader(self.store.open_blob(blob)?), root, options)
+            .wrap(|| format!("unpack layer {id}"));
+        bar.clear();
+        applied
     }
 
     fn options(&self, whiteouts: Whiteouts, id: &Digest, alone: bool) -> layer::Options {
         let diff_id = Some(id.clone());
         layer::Options { whiteouts, ownership: ownership(), diff_id, alone, ..Default::default() }
-    }
-
-    fn say(&self, blob: &Descriptor, id: &Digest) {
-        if let Some(report) = self.report {
-            report(&format!("unpacking layer {} ({} bytes)", id.short(), blob.size));
-        }
     }
 
     /// For an image of no layers.
@@ -314,6 +305,10 @@ pub fn ownership() -> Ownership {
 
 fn key(digest: &Digest) -> String {
     format!("{}-{}", digest.algorithm().name(), digest.hex())
+}
+
+fn open(dir: &Path) -> Result<File> {
+    File::open(dir).wrap(|| intent(dir))
 }
 
 fn intent(path: &Path) -> String {

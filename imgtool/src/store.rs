@@ -33,6 +33,7 @@ use crate::{Context, Error, Result};
 
 pub use blobs::{BlobReader, BlobWriter, VerifyingReader};
 pub use gc::Collected;
+pub(crate) use index::{name_of, named};
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
@@ -215,6 +216,21 @@ impl Store {
         let path = self.private_dir("compressed")?.join(diff_id.hex());
         files::write_atomic(&self.davit().join("tmp"), &path, &serde_json::to_vec(descriptor)?)
     }
+}
+
+/// The store that is used when none is named: `$DAVIT_STORE`, else `/var/lib/davit/store` for
+/// root and `$XDG_DATA_HOME/davit/store` (`~/.local/share/davit/store`) for others.
+pub fn default_root() -> Result<PathBuf> {
+    let var = |key| std::env::var_os(key).filter(|v| !v.is_empty()).map(PathBuf::from);
+    if let Some(path) = var("DAVIT_STORE") {
+        return Ok(path);
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok("/var/lib/davit/store".into());
+    }
+    let data = var("XDG_DATA_HOME").or_else(|| Some(var("HOME")?.join(".local/share")));
+    data.map(|d| d.join("davit/store"))
+        .ok_or_else(|| Error::usage("no store: set --store, DAVIT_STORE, XDG_DATA_HOME or HOME"))
 }
 
 /// How deep indexes may nest.

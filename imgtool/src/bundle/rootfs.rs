@@ -21,7 +21,9 @@ pub(super) fn make(request: &Request<'_>, bundle: &Path) -> Result<Rootfs> {
         match overlay(request, bundle)? {
             Outcome::Mounted(rootfs) => return Ok(rootfs),
             Outcome::Impossible(why) => {
-                (request.report)(&format!("overlay cannot be used here ({why}): copying"));
+                let notice =
+                    format!("overlay cannot be used here, so the layers are copied: {why}");
+                request.notices.line(&notice);
             }
         }
     }
@@ -34,7 +36,7 @@ fn overlay(request: &Request<'_>, bundle: &Path) -> Result<Outcome<Rootfs>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(Outcome::Impossible("mounting needs root".to_owned()));
     }
-    let snapshots = Snapshots::open(request.store)?.reporting(request.report);
+    let snapshots = Snapshots::open(request.store)?.showing(request.progress);
     let lowers = match snapshots.ensure(request.image)? {
         Outcome::Mounted(lowers) => lowers,
         Outcome::Impossible(why) => return Ok(Outcome::Impossible(why)),
@@ -68,15 +70,17 @@ fn copy(request: &Request<'_>, bundle: &Path) -> Result<()> {
     let path = bundle.join("rootfs");
     let root = File::open(&path).wrap(|| format!("open {}", path.display()))?;
     for (blob, id) in request.image.layers() {
-        (request.report)(&format!("unpacking layer {} ({} bytes)", id.short(), blob.size));
+        let bar = request.progress.bar(id.short(), Some(blob.size));
         let options = layer::Options {
             whiteouts: Whiteouts::Remove,
             ownership: snapshot::ownership(),
             diff_id: Some(id.clone()),
             ..Default::default()
         };
-        layer::apply(request.store.open_blob(blob)?, root.as_fd(), &options)
-            .wrap(|| format!("unpack layer {id}"))?;
+        let applied =
+            layer::apply(bar.reader(request.store.open_blob(blob)?), root.as_fd(), &options);
+        bar.clear();
+        applied.wrap(|| format!("unpack layer {id}"))?;
     }
     Ok(())
 }
@@ -97,20 +101,26 @@ pub(super) fn finish(rootfs: &Rootfs, bundle: &Path) -> Result<()> {
 pub fn mount(bundle: &Path) -> Result<()> {
     let metadata = Metadata::read(bundle)?;
     let bundle = bundle.canonicalize().wrap(|| bundle.display().to_string())?;
-    let Rootfs::Overlay { lowers, .. } = &metadata.rootfs else { return Ok(()) };
-    if overlay::is_mount_point(&bundle.join("rootfs"))? {
+    if metadata.rootfs == Rootfs::Copy || overlay::is_mount_point(&bundle.join("rootfs"))? {
         return Ok(());
     }
-    let mut lowers: Vec<PathBuf> = lowers.iter().map(|l| metadata.store.join(l)).collect();
-    if lowers.iter().any(|lower| !lower.exists()) {
-        lowers = extract_again(&metadata)?;
-    }
+    let lowers = lowers(&metadata)?;
     match mount_layers(&bundle, &lowers, metadata.rootfs.space())? {
         Outcome::Mounted(()) => Ok(()),
         Outcome::Impossible(why) => Err(Error::new(format!(
             "mount {}: overlay cannot be used here: {why}",
             bundle.display()
         ))),
+    }
+}
+
+/// The lower directories of an overlay, topmost first.
+pub(super) fn lowers(metadata: &Metadata) -> Result<Vec<PathBuf>> {
+    let Rootfs::Overlay { lowers, .. } = &metadata.rootfs else { return Ok(Vec::new()) };
+    let lowers: Vec<PathBuf> = lowers.iter().map(|l| metadata.store.join(l)).collect();
+    match lowers.iter().all(|lower| lower.exists()) {
+        true => Ok(lowers),
+        false => extract_again(metadata),
     }
 }
 

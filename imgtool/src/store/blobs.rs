@@ -176,7 +176,22 @@ impl BlobWriter {
     /// Makes the blob durable under its digest. Idempotent: an existing blob is replaced by the
     /// same bytes, which also repairs a damaged one.
     pub fn commit(self) -> Result<(Digest, u64)> {
+        self.commit_if(|_| Ok(()))
+    }
+
+    /// As [`BlobWriter::commit`], but only if the digest is this one.
+    pub fn commit_as(self, expected: &Digest) -> Result<(Digest, u64)> {
+        self.commit_if(|found| match found == expected {
+            true => Ok(()),
+            false => {
+                Err(Error::new(format!("blob {expected}: its content has another digest, {found}")))
+            }
+        })
+    }
+
+    fn commit_if(self, check: impl FnOnce(&Digest) -> Result<()>) -> Result<(Digest, u64)> {
         let digest = self.hasher.finish();
+        check(&digest)?;
         self.temp.persist(&self.blobs.join(digest.hex()))?;
         Ok((digest, self.size))
     }

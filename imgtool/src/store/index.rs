@@ -126,6 +126,18 @@ impl Store {
         .wrap(|| format!("tag {name}"))
     }
 
+    /// Keeps an image that has no name. Idempotent; nothing happens if it has one.
+    pub fn keep(&self, descriptor: &Descriptor) -> Result<()> {
+        self.change_index(|entries| {
+            let new = entries.iter().all(|e| e.digest != descriptor.digest);
+            if new {
+                entries.push(descriptor.clone());
+            }
+            new
+        })
+        .wrap(|| format!("keep {}", descriptor.digest))
+    }
+
     /// Forgets a name. Returns whether it was there.
     pub fn untag(&self, name: &Reference) -> Result<bool> {
         let mut found = false;

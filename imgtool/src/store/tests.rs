@@ -1,28 +1,11 @@
 use std::io::{Read, Write};
-use std::path::PathBuf;
 
 use super::*;
 use crate::reference::Reference;
+use crate::testing::Scratch;
 
-/// A directory that goes away with its test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let dir = std::env::temp_dir().join(format!("imgtool-{}-{name}", std::process::id()));
-        drop(std::fs::remove_dir_all(&dir));
-        Scratch(dir)
-    }
-
-    fn store(&self) -> Store {
-        Store::open(&self.0).unwrap()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
+fn open(scratch: &Scratch) -> Store {
+    Store::open(scratch.path()).unwrap()
 }
 
 fn name(text: &str) -> Reference {
@@ -43,23 +26,23 @@ fn temp_files(store: &Store) -> usize {
 #[test]
 fn opening_creates_nothing() {
     let scratch = Scratch::new("open");
-    assert!(scratch.store().list().unwrap().is_empty());
-    assert!(!scratch.0.exists());
+    assert!(open(&scratch).list().unwrap().is_empty());
+    assert!(!scratch.path().exists());
 }
 
 #[test]
 fn refuses_a_directory_of_somebody_else() {
     let scratch = Scratch::new("foreign");
-    std::fs::create_dir(&scratch.0).unwrap();
-    std::fs::write(scratch.0.join("thesis.tex"), "x").unwrap();
-    let e = Store::open(&scratch.0).unwrap_err().to_string();
+    std::fs::create_dir(scratch.path()).unwrap();
+    std::fs::write(scratch.path().join("thesis.tex"), "x").unwrap();
+    let e = Store::open(scratch.path()).unwrap_err().to_string();
     assert!(e.contains("not an OCI image layout") && e.contains("thesis.tex"), "{e}");
 }
 
 #[test]
 fn a_blob_comes_back() {
     let scratch = Scratch::new("blob");
-    let store = scratch.store();
+    let store = open(&scratch);
     let desc = store.put_bytes("a/b", b"hello").unwrap();
     assert_eq!(store.read_blob(&desc).unwrap(), b"hello");
     assert_eq!(store.put_bytes("a/b", b"hello").unwrap(), desc);
@@ -69,19 +52,19 @@ fn a_blob_comes_back() {
 #[test]
 fn a_dropped_writer_leaves_nothing() {
     let scratch = Scratch::new("drop");
-    let store = scratch.store();
+    let store = open(&scratch);
     let mut writer = store.add_blob().unwrap();
     writer.write_all(b"half").unwrap();
     assert_eq!(temp_files(&store), 1);
     drop(writer);
     assert_eq!(temp_files(&store), 0);
-    assert_eq!(std::fs::read_dir(scratch.0.join("blobs/sha256")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(scratch.path().join("blobs/sha256")).unwrap().count(), 0);
 }
 
 #[test]
 fn a_damaged_blob_is_never_read_to_its_end() {
     let scratch = Scratch::new("damaged");
-    let store = scratch.store();
+    let store = open(&scratch);
     let desc = store.put_bytes("a/b", b"hello").unwrap();
     let path = store.blob_path(&desc.digest);
 
@@ -113,7 +96,7 @@ fn the_reader_stops_at_the_promised_size() {
 #[test]
 fn put_reader_stores_only_what_was_promised() {
     let scratch = Scratch::new("reader");
-    let store = scratch.store();
+    let store = open(&scratch);
     let desc = Descriptor::of("a/b", b"hello");
     assert!(store.put_reader(&desc, &b"jello"[..]).is_err());
     assert!(!store.has_blob(&desc));
@@ -125,7 +108,7 @@ fn put_reader_stores_only_what_was_promised() {
 #[test]
 fn names_resolve_move_and_vanish() {
     let scratch = Scratch::new("names");
-    let store = scratch.store();
+    let store = open(&scratch);
     let (a, b) = (add_image(&store, b"a"), add_image(&store, b"b"));
     store.tag(&name("x"), &a.descriptor).unwrap();
     store.tag(&name("y:1"), &a.descriptor).unwrap();
@@ -142,7 +125,7 @@ fn names_resolve_move_and_vanish() {
 #[test]
 fn finds_by_name_and_by_digest() {
     let scratch = Scratch::new("find");
-    let store = scratch.store();
+    let store = open(&scratch);
     let image = add_image(&store, b"a");
     store.tag(&name("x"), &image.descriptor).unwrap();
     for text in [
@@ -161,7 +144,7 @@ fn finds_by_name_and_by_digest() {
 #[test]
 fn an_image_is_chosen_from_an_index() {
     let scratch = Scratch::new("index");
-    let store = scratch.store();
+    let store = open(&scratch);
     let image = add_image(&store, b"a");
     let mut here = image.descriptor.clone();
     here.platform = Some(Platform::host());
@@ -179,7 +162,7 @@ fn an_image_is_chosen_from_an_index() {
 #[test]
 fn gc_keeps_what_is_named_and_rooted() {
     let scratch = Scratch::new("gc");
-    let store = scratch.store();
+    let store = open(&scratch);
     let (kept, rooted, lost) =
         (add_image(&store, b"a"), add_image(&store, b"b"), add_image(&store, b"c"));
     store.tag(&name("x"), &kept.descriptor).unwrap();
@@ -187,7 +170,7 @@ fn gc_keeps_what_is_named_and_rooted() {
     std::fs::write(store.davit().join("tmp/1-1"), "leftover").unwrap();
     let collected = store.collect(false).unwrap().unwrap();
     assert_eq!(collected.files, 4);
-    let store = scratch.store();
+    let store = open(&scratch);
     assert!(store.image(&kept.descriptor, &Platform::host()).is_ok());
     assert!(store.image(&rooted.descriptor, &Platform::host()).is_ok());
     assert!(!store.has_blob(&lost.descriptor) && !store.has_blob(&lost.manifest.layers[0]));
@@ -196,24 +179,24 @@ fn gc_keeps_what_is_named_and_rooted() {
 #[test]
 fn gc_waits_for_those_who_use_the_store() {
     let scratch = Scratch::new("busy");
-    let store = scratch.store();
+    let store = open(&scratch);
     let image = add_image(&store, b"a");
-    assert_eq!(scratch.store().collect(false).unwrap(), None);
+    assert_eq!(open(&scratch).collect(false).unwrap(), None);
     assert!(store.has_blob(&image.descriptor));
     drop(store);
-    assert_eq!(scratch.store().collect(false).unwrap().unwrap().files, 3);
+    assert_eq!(open(&scratch).collect(false).unwrap().unwrap().files, 3);
 }
 
 #[test]
 fn many_writers_lose_no_name() {
     let scratch = Scratch::new("race");
-    let store = scratch.store();
+    let store = open(&scratch);
     let image = add_image(&store, b"a");
     std::thread::scope(|s| {
         for i in 0..8 {
             let (scratch, image) = (&scratch, &image);
             s.spawn(move || {
-                let store = scratch.store();
+                let store = open(scratch);
                 for j in 0..8 {
                     store.tag(&name(&format!("x{i}:{j}")), &image.descriptor).unwrap();
                 }

@@ -15,6 +15,7 @@
 //! ```
 
 pub mod caps;
+mod changes;
 mod devices;
 pub mod host;
 mod mounts;
@@ -39,6 +40,7 @@ use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::image::Image;
 use crate::layer::XattrSpace;
+use crate::progress::Progress;
 use crate::store::Store;
 use crate::{Context, Error, Result};
 
@@ -49,6 +51,7 @@ use settings::Settings;
 use spec::Inputs;
 use user::Accounts;
 
+pub use changes::{diff, source_date_epoch};
 pub use rootfs::{mount, umount};
 
 /// What davit.json holds.
@@ -132,8 +135,10 @@ pub struct Request<'a> {
     pub command: &'a [String],
     /// Make a full copy even where overlay works.
     pub copy: bool,
-    /// Called with lines of progress, from any thread.
-    pub report: &'a (dyn Fn(&str) + Sync),
+    /// Shows the layers as they are unpacked.
+    pub progress: &'a Progress,
+    /// Told what the user should know: that a copy had to be made, and why.
+    pub notices: &'a Progress,
 }
 
 /// Unpacks an image. On failure nothing is left behind: no mount, and no file that was not there.

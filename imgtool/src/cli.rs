@@ -1,0 +1,129 @@
+//! The command line: what is common to all verbs, and which verbs there are.
+//!
+//! Parsing does no I/O. A verb is a file in `verb/` with its `Args` and its `run`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use clap::{Parser, Subcommand};
+
+use crate::Result;
+use crate::store::{self, Store};
+use crate::verb::{
+    commit, completions, diff, gc, inspect, load, ls, man, mount, rm, save, tag, umount, unpack,
+};
+
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let commit = option_env!("DAVIT_COMMIT").unwrap_or("unknown");
+    format!("version {}\ncommit: {commit}", env!("CARGO_PKG_VERSION"))
+});
+
+/// Move container images between registries, archives and a local store.
+#[derive(Debug, Parser)]
+#[command(name = "imgtool", version = VERSION.as_str(), disable_help_subcommand = true)]
+pub struct Cli {
+    /// What is common to all verbs.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options that every verb takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Globals {
+    /// Directory of the store, an OCI image layout [default: $DAVIT_STORE, else
+    /// /var/lib/davit/store for root, ~/.local/share/davit/store for others]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub store: Option<PathBuf>,
+    /// Show no progress
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+impl Globals {
+    /// Opens the store that the options, or else the environment, name.
+    pub fn open_store(&self) -> Result<Store> {
+        match &self.store {
+            Some(path) => Store::open(path),
+            None => Store::open(store::default_root()?),
+        }
+    }
+}
+
+/// All verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    // Registries and archives.
+    /// Load images from an archive: docker-archive or oci-archive
+    Load(load::Args),
+    /// Save images as an archive that is a docker-archive and an oci-archive
+    Save(save::Args),
+
+    // The store.
+    /// List the images in the store
+    Ls(ls::Args),
+    /// Give an image more names
+    Tag(tag::Args),
+    /// Remove images from the store
+    Rm(rm::Args),
+    /// Remove from the store what no image uses
+    Gc(gc::Args),
+    /// Show an image's manifest and configuration
+    Inspect(inspect::Args),
+
+    // Bundles.
+    /// Unpack an image into a bundle that an OCI runtime can run
+    Unpack(Box<unpack::Args>),
+    /// Mount a bundle's root file system again, after a reboot
+    Mount(mount::Args),
+    /// Unmount a bundle's root file system
+    Umount(umount::Args),
+    /// Write what was changed in a bundle, as a layer, to standard output
+    Diff(diff::Args),
+    /// Make a new image of a bundle's image and changes
+    Commit(commit::Args),
+
+    // The program itself.
+    /// Write a completion script for a shell to standard output
+    Completions(completions::Args),
+    /// Write the manual pages into a directory
+    Man(man::Args),
+}
+
+/// Does what the command line says.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    let globals = &cli.globals;
+    match cli.verb {
+        Verb::Load(args) => load::run(args, globals)?,
+        Verb::Save(args) => save::run(args, globals)?,
+
+        Verb::Ls(args) => ls::run(args, globals)?,
+        Verb::Tag(args) => tag::run(args, globals)?,
+        Verb::Rm(args) => rm::run(args, globals)?,
+        Verb::Gc(args) => gc::run(args, globals)?,
+        Verb::Inspect(args) => inspect::run(args, globals)?,
+
+        Verb::Unpack(args) => unpack::run(*args, globals)?,
+        Verb::Mount(args) => mount::run(args)?,
+        Verb::Umount(args) => umount::run(args)?,
+        Verb::Diff(args) => diff::run(args)?,
+        Verb::Commit(args) => commit::run(args, globals)?,
+
+        Verb::Completions(args) => completions::run(args)?,
+        Verb::Man(args) => man::run(args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn definitions_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

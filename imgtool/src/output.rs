@@ -1,0 +1,57 @@
+//! Standard output: a closed one ends the program quietly, any other failure is an error.
+
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+
+use crate::error::Kind;
+use crate::{Error, Result};
+
+/// Writes text to standard output.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = Stdout::lock();
+    out.write_all(text.as_bytes())?;
+    out.finish()
+}
+
+/// Standard output for bulk data.
+#[derive(Debug)]
+pub struct Stdout(BufWriter<StdoutLock<'static>>);
+
+impl Stdout {
+    /// Takes standard output, whatever it is.
+    pub fn lock() -> Stdout {
+        Stdout(BufWriter::with_capacity(1 << 16, io::stdout().lock()))
+    }
+
+    /// Takes standard output for an archive, which nobody wants on a terminal.
+    pub fn for_archive() -> Result<Stdout> {
+        if io::stdout().is_terminal() {
+            return Err(Error::usage(
+                "refusing to write an archive to a terminal; use -o FILE or a pipe",
+            ));
+        }
+        Ok(Stdout::lock())
+    }
+
+    /// Writes what is buffered; to be called at the end, since dropping hides failures.
+    pub fn finish(mut self) -> Result<()> {
+        Ok(self.flush()?)
+    }
+}
+
+fn name_stdout(e: io::Error) -> io::Error {
+    let kind = match e.kind() {
+        io::ErrorKind::BrokenPipe => Kind::StdoutClosed,
+        _ => Kind::Other,
+    };
+    Error::with_kind(kind, Error::from(e).to_string()).wrap("write to standard output").into()
+}
+
+impl Write for Stdout {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(buf).map_err(name_stdout)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(name_stdout)
+    }
+}
