@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 /// Bytes in a header, and the unit to which contents are padded.
 pub(crate) const BLOCK: usize = 512;
 
+/// Pieces of a sparse file: offset and length.
+pub(crate) type Chunks = Vec<(u64, u64)>;
+
 /// A header block whose checksum is right.
 pub(crate) struct Header<'a>(&'a [u8; BLOCK]);
 
@@ -87,7 +90,7 @@ impl<'a> Header<'a> {
     }
 
     /// The inline part of GNU's old sparse format: four pairs, "more follow", the full size.
-    pub(crate) fn old_sparse(&self) -> Result<(Vec<(u64, u64)>, bool, u64)> {
+    pub(crate) fn old_sparse(&self) -> Result<(Chunks, bool, u64)> {
         let pairs = sparse_pairs(&self.0[386..482]).map_err(|_| self.malformed("sparse map"))?;
         Ok((pairs, self.0[482] != 0, self.unsigned(483..495, "realsize")?))
     }
@@ -108,7 +111,7 @@ impl<'a> Header<'a> {
 }
 
 /// The offset and length pairs of GNU's old sparse format; an empty pair ends them.
-pub(crate) fn sparse_pairs(bytes: &[u8]) -> std::result::Result<Vec<(u64, u64)>, ()> {
+pub(crate) fn sparse_pairs(bytes: &[u8]) -> std::result::Result<Chunks, ()> {
     let mut pairs = Vec::new();
     for pair in bytes.chunks_exact(24) {
         if pair[0] == 0 {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
-use super::header::{BLOCK, Header, sparse_pairs};
+use super::header::{self, BLOCK, Header, sparse_pairs};
 use super::pax::{self, MAX_SPARSE, Pax};
 
 /// Largest extended header or long name, in bytes.
@@ -43,6 +43,9 @@ pub enum Kind {
     Fifo,
 }
 
+/// Full size of a sparse file, and where each stored piece goes (offset, length).
+pub type Sparse = (u64, Vec<(u64, u64)>);
+
 /// One member, every extension applied.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -60,8 +63,8 @@ pub struct Entry {
     pub mtime: Time,
     /// Extended attributes, full names.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// For a sparse file: full size, and where each stored piece goes (offset, length).
-    pub sparse: Option<(u64, Vec<(u64, u64)>)>,
+    /// Where the content goes, for a sparse file.
+    pub sparse: Option<Sparse>,
 }
 
 /// Where chunks of the archive come from; `None` is the end.
@@ -230,7 +233,7 @@ impl<'a> Archive<'a> {
     }
 
     /// The map of a sparse file, in whichever of the four places it is.
-    fn sparse(&mut self, header: &Header<'_>, pax: &Pax) -> Result<Option<(u64, Vec<(u64, u64)>)>> {
+    fn sparse(&mut self, header: &Header<'_>, pax: &Pax) -> Result<Option<Sparse>> {
         let (size, map) = match (pax.sparse.major, pax.sparse.minor, &pax.sparse.map) {
             (Some(1), Some(0), _) => (pax.sparse.size, self.map_in_data()?),
             (_, _, Some(map)) => (pax.sparse.size, map.clone()),
@@ -247,7 +250,7 @@ impl<'a> Archive<'a> {
     }
 
     /// GNU's old format: the map continues in blocks between header and content.
-    fn map_in_blocks(&mut self, header: &Header<'_>) -> Result<(Vec<(u64, u64)>, u64)> {
+    fn map_in_blocks(&mut self, header: &Header<'_>) -> Result<(header::Chunks, u64)> {
         let (mut map, mut more, size) = header.old_sparse()?;
         let (left, padding) = (self.left, self.padding);
         while more {
@@ -265,7 +268,7 @@ impl<'a> Archive<'a> {
     }
 
     /// PAX 1.0: the content begins with decimal lines, padded to a block.
-    fn map_in_data(&mut self) -> Result<Vec<(u64, u64)>> {
+    fn map_in_data(&mut self) -> Result<header::Chunks> {
         let bad = || Error::new("malformed sparse map");
         let mut numbers = Vec::new();
         let mut line = Vec::new();

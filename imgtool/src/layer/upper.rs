@@ -98,7 +98,7 @@ impl<W: Write> Diff<'_, W> {
     fn dir(&mut self, dir: BorrowedFd<'_>, path: &[u8], below: Vec<usize>) -> Result<()> {
         for name in names(dir).wrap(|| format!("list {}", show(path)))? {
             let child = if path.is_empty() { name.clone() } else { [path, b"/", &name].concat() };
-            let found = stat(&dir, &name).wrap(|| show(&child))?;
+            let found = stat(dir, &name).wrap(|| show(&child))?;
             let old = self.below(path, &name, &below)?;
             if is_whiteout(&found) {
                 if !matches!(old, Below::Nothing) {
