@@ -11,7 +11,8 @@ use clap::{Parser, Subcommand};
 use crate::Result;
 use crate::store::{self, Store};
 use crate::verb::{
-    commit, completions, diff, gc, inspect, load, ls, man, mount, rm, save, tag, umount, unpack,
+    commit, completions, diff, gc, inspect, load, ls, man, mount, pull, push, rm, save, tag,
+    umount, unpack,
 };
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -57,6 +58,10 @@ impl Globals {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     // Registries and archives.
+    /// Pull an image from a registry
+    Pull(pull::Args),
+    /// Push an image to a registry
+    Push(push::Args),
     /// Load images from an archive: docker-archive or oci-archive
     Load(load::Args),
     /// Save images as an archive that is a docker-archive and an oci-archive
@@ -97,6 +102,8 @@ pub enum Verb {
 pub fn run(cli: Cli) -> Result<ExitCode> {
     let globals = &cli.globals;
     match cli.verb {
+        Verb::Pull(args) => pull::run(args, globals)?,
+        Verb::Push(args) => push::run(args, globals)?,
         Verb::Load(args) => load::run(args, globals)?,
         Verb::Save(args) => save::run(args, globals)?,
 

@@ -21,6 +21,7 @@ pub mod overlay;
 pub mod platform;
 pub mod progress;
 pub mod reference;
+pub mod registry;
 pub mod snapshot;
 pub mod store;
 pub mod verb;

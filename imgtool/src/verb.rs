@@ -9,6 +9,8 @@ pub mod load;
 pub mod ls;
 pub mod man;
 pub mod mount;
+pub mod pull;
+pub mod push;
 pub mod rm;
 pub mod save;
 pub mod tag;

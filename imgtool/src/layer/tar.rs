@@ -209,6 +209,9 @@ impl<'a> Archive<'a> {
             Kind::File => pax.size.map_or_else(|| header.size(), Ok)?,
             _ => 0, // Readers agree that only files have content, whatever the size field says.
         };
+        if kind == Kind::Dir && header.flag() != b'5' && pax.size.unwrap_or(header.size()?) > 0 {
+            return Err(Error::new(format!("{}: a directory with content", show(&name))));
+        }
         if stored > i64::MAX as u64 {
             return Err(Error::new(format!("{}: impossible size {stored}", show(&name))));
         }

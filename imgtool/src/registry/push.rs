@@ -1,0 +1,236 @@
+//! From the store to a registry.
+//!
+//! Manifests go as they are, so the digest stays; only an image with uncompressed layers, as they
+//! are built here, is compressed on the way, once, and its manifest changes accordingly.
+
+use std::collections::{HashSet, VecDeque};
+use std::io::{self, Read};
+
+use flate2::GzBuilder;
+use serde_json::{Map, Value};
+use ureq::http::header::CONTENT_TYPE;
+use ureq::http::{Method, StatusCode};
+
+use super::auth::Scope;
+use super::pull::{in_parallel, label};
+use super::retry::retry;
+use super::{Options, Registry};
+use crate::compression::Compression;
+use crate::descriptor::{Descriptor, media_type};
+use crate::digest::Digest;
+use crate::image::{Document, Index, Manifest};
+use crate::platform::Platform;
+use crate::progress::Progress;
+use crate::reference::Reference;
+use crate::store::Store;
+use crate::{Context, Error, Result};
+
+/// How to push an image.
+#[derive(Clone, Debug)]
+pub struct PushOptions {
+    /// Which image to push alone if an index is not complete in the store.
+    pub platform: Platform,
+    /// Compress layers that are not.
+    pub compress: bool,
+}
+
+/// Pushes what `descriptor` names to `to`, which has a tag. Returns what the name stands for in
+/// the registry now.
+///
+/// Blobs that the registry has are not sent. The manifest goes last, so the name never stands for
+/// something incomplete.
+pub fn push(
+    store: &Store,
+    descriptor: &Descriptor,
+    to: &Reference,
+    how: &PushOptions,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Descriptor> {
+    let tag = to.tag().ok_or_else(|| Error::new(format!("{to}: a destination needs a tag")))?;
+    let registry = Registry::connect(to.domain(), options)?;
+    let push = Push {
+        registry: &registry,
+        store,
+        progress,
+        repository: to.path(),
+        scope: Scope::push(to.path()),
+        siblings: siblings(store, to)?,
+        jobs: options.jobs.into(),
+    };
+    match push.whole(descriptor, how)? {
+        Whole::Manifest(manifest) => {
+            let manifest = if how.compress { push.compress(*manifest)? } else { *manifest };
+            push.send_blobs(&[&manifest])?;
+            push.put_manifest(tag, &manifest.descriptor(), manifest.bytes())
+        }
+        Whole::Index(index, manifests) => {
+            push.send_blobs(&manifests.iter().map(|(_, m)| m).collect::<Vec<_>>())?;
+            for (d, manifest) in &manifests {
+                push.put_manifest(&d.digest.to_string(), d, manifest.bytes())?;
+            }
+            push.put_manifest(tag, &descriptor.bare(), index.bytes())
+        }
+    }
+}
+
+/// Something that can be pushed without leaving a gap.
+enum Whole {
+    Manifest(Box<Manifest>),
+    Index(Index, Vec<(Descriptor, Manifest)>),
+}
+
+pub(super) struct Push<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) store: &'a Store,
+    pub(super) progress: &'a Progress,
+    pub(super) repository: &'a str,
+    pub(super) scope: Scope,
+    /// Other repositories of the registry, and the blobs that they should have.
+    pub(super) siblings: Vec<(String, HashSet<Digest>)>,
+    jobs: usize,
+}
+
+impl Push<'_> {
+    /// The index with all its images, or else its image for the platform.
+    fn whole(&self, descriptor: &Descriptor, how: &PushOptions) -> Result<Whole> {
+        let index = match self.store.document(descriptor)? {
+            Document::Manifest(manifest) => return Ok(Whole::Manifest(manifest)),
+            Document::Index(index) => index,
+        };
+        if index.manifests.iter().all(|d| self.store.has_blob(d)) {
+            let mut manifests = Vec::new();
+            for child in &index.manifests {
+                match self.store.document(child)? {
+                    Document::Manifest(m) => manifests.push((child.bare(), *m)),
+                    Document::Index(_) => {
+                        return Err(Error::new(format!(
+                            "{}: an index within an index",
+                            child.digest
+                        )));
+                    }
+                }
+            }
+            return Ok(Whole::Index(index, manifests));
+        }
+        let (chosen, manifest) = self.store.manifest(descriptor, &how.platform)?;
+        self.progress.line(&format!(
+            "the store has not all images of index {}; pushing only {}, {}",
+            descriptor.digest, how.platform, chosen.digest
+        ));
+        Ok(Whole::Manifest(Box::new(manifest)))
+    }
+
+    /// The manifest with its plain layers replaced by gzip ones. The configuration, which counts
+    /// uncompressed layers, stays.
+    fn compress(&self, manifest: Manifest) -> Result<Manifest> {
+        let is_plain =
+            |l: &Descriptor| Compression::of_layer(&l.media_type) == Some(Compression::None);
+        if !manifest.layers.iter().any(is_plain) {
+            return Ok(manifest);
+        }
+        let mut json: Map<String, Value> = serde_json::from_slice(manifest.bytes())?;
+        for (i, layer) in manifest.layers.iter().enumerate().filter(|(_, l)| is_plain(l)) {
+            let zipped = self.compress_layer(layer)?;
+            let entry = json.get_mut("layers").and_then(|l| l.get_mut(i));
+            let entry = entry.and_then(Value::as_object_mut).expect("the manifest was parsed");
+            entry.insert("mediaType".into(), gzip_type(manifest.media_type()).into());
+            entry.insert("digest".into(), zipped.digest.to_string().into());
+            entry.insert("size".into(), zipped.size.into());
+        }
+        match Document::parse(&serde_json::to_vec(&json)?, manifest.media_type())? {
+            Document::Manifest(manifest) => Ok(*manifest),
+            Document::Index(_) => Err(Error::new("a manifest became an index")),
+        }
+    }
+
+    fn compress_layer(&self, layer: &Descriptor) -> Result<Descriptor> {
+        if let Some(known) = self.store.compressed(&layer.digest) {
+            return Ok(known);
+        }
+        let bar = self.progress.bar(format!("gzip {}", layer.digest.short()), Some(layer.size));
+        let zip = || -> Result<Descriptor> {
+            let mut reader = bar.reader(self.store.open_blob(layer)?);
+            let blob = self.store.add_blob()?;
+            // No name, no time: the same layer gives the same bytes.
+            let mut gzip = GzBuilder::new().write(blob, flate2::Compression::default());
+            io::copy(&mut reader, &mut gzip).map_err(Error::from)?;
+            let (digest, size) = gzip.finish().map_err(Error::from)?.commit()?;
+            Ok(Descriptor::new(media_type::OCI_LAYER_GZIP, digest, size))
+        };
+        let zipped = zip().wrap(|| format!("compress layer {}", layer.digest))?;
+        self.store.remember_compressed(&layer.digest, &zipped)?;
+        bar.finish("compressed");
+        Ok(zipped)
+    }
+
+    fn send_blobs(&self, manifests: &[&Manifest]) -> Result<()> {
+        let mut seen = HashSet::new();
+        let blobs: VecDeque<&Descriptor> = manifests
+            .iter()
+            .flat_map(|m| m.blobs())
+            // A foreign layer stays where it is.
+            .filter(|d| d.urls.is_empty() && seen.insert(d.digest.clone()))
+            .collect();
+        in_parallel(self.jobs, blobs, |blob| {
+            let bar = self.progress.bar(label(blob), Some(blob.size));
+            let outcome =
+                self.send_blob(blob, &bar).wrap(|| format!("push blob {}", blob.digest))?;
+            bar.finish(outcome);
+            Ok(())
+        })
+    }
+
+    /// Stores a manifest under a tag or its digest, and checks what the registry made of it.
+    fn put_manifest(&self, target: &str, what: &Descriptor, bytes: &[u8]) -> Result<Descriptor> {
+        let path = format!("{}/manifests/{target}", self.repository);
+        let open = || Ok((Box::new(bytes) as Box<dyn Read>, bytes.len() as u64));
+        retry(
+            |e| self.progress.line(e),
+            || {
+                let request = self
+                    .registry
+                    .request(Method::PUT, &path)?
+                    .header(CONTENT_TYPE, &*what.media_type)
+                    .body(&open);
+                let response = self.registry.send(&request, &self.scope)?;
+                if !matches!(response.status(), StatusCode::CREATED | StatusCode::OK) {
+                    return Err(response.into_error("").into());
+                }
+                match response.header("docker-content-digest").map(Digest::parse).transpose()? {
+                    Some(found) if found != what.digest => Err(Error::new(format!(
+                        "{}: the registry stored {found} instead of {}",
+                        response.what(),
+                        what.digest
+                    ))
+                    .into()),
+                    _ => Ok(what.clone()),
+                }
+            },
+        )
+    }
+}
+
+fn gzip_type(manifest_type: &str) -> &'static str {
+    match manifest_type {
+        media_type::DOCKER_MANIFEST => media_type::DOCKER_LAYER_GZIP,
+        _ => media_type::OCI_LAYER_GZIP,
+    }
+}
+
+/// The other repositories of this registry that our store has names in: they may have the blobs.
+fn siblings(store: &Store, to: &Reference) -> Result<Vec<(String, HashSet<Digest>)>> {
+    let mut found = Vec::new();
+    for (name, entry) in store.list()? {
+        if name.domain() == to.domain() && name.path() != to.path() {
+            // An image that cannot be read is no reason not to push another.
+            if let Ok((_, manifest)) = store.manifest(&entry, &Platform::host()) {
+                let zipped = manifest.layers.iter().filter_map(|l| store.compressed(&l.digest));
+                let zipped: Vec<Digest> = zipped.map(|d| d.digest).collect();
+                let digests = manifest.blobs().map(|d| d.digest.clone()).chain(zipped).collect();
+                found.push((name.path().to_owned(), digests));
+            }
+        }
+    }
+    Ok(found)
+}
