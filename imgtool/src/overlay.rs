@@ -88,6 +88,11 @@ pub fn detached(layers: Layers<'_>) -> Result<Outcome<OwnedFd>> {
             Err(e) => reason = messages(&context).unwrap_or_else(|| text(e)),
         }
     }
+    if let (Some((upper_fd, work_fd)), Some((upper, work))) = (&upper, layers.upper) {
+        // The kernel knows them by what we called them.
+        reason = reason.replace(&proc_name(upper_fd), &upper.display().to_string());
+        reason = reason.replace(&proc_name(work_fd), &work.display().to_string());
+    }
     Ok(Outcome::Impossible(reason))
 }
 
@@ -191,4 +196,48 @@ fn proc_name(fd: &OwnedFd) -> String {
 
 fn text(e: Errno) -> String {
     Error::from(e).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Scratch;
+
+    /// Detached mounts need no mount namespace of their own: they vanish with the descriptor.
+    #[test]
+    fn stacks_as_many_layers_as_the_kernel_takes() {
+        if !rustix::process::geteuid().is_root() {
+            return; // Mounting needs root.
+        }
+        let dir = Scratch::new("overlay");
+        std::fs::create_dir(dir.path()).unwrap();
+        let make = |name: String| {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        let lowers: Vec<PathBuf> = (0..=MAX_LAYERS).map(|n| make(format!("layer{n}"))).collect();
+        for (n, lower) in lowers.iter().enumerate() {
+            std::fs::write(lower.join(format!("file{n}")), "").unwrap();
+        }
+        for count in [1, 127, MAX_LAYERS, MAX_LAYERS + 1] {
+            let (upper, work) = (make(format!("upper{count}")), make(format!("work{count}")));
+            let lowers = &lowers[..count];
+            let layers =
+                Layers { lowers, upper: Some((&upper, &work)), space: XattrSpace::Trusted };
+            match detached(layers).unwrap() {
+                Outcome::Mounted(root) => {
+                    assert!(count <= MAX_LAYERS);
+                    let merged = std::fs::read_dir(proc_name(&root)).unwrap().count();
+                    assert_eq!(merged, count);
+                    std::fs::write(format!("{}/new", proc_name(&root)), "x").unwrap();
+                    assert_eq!(std::fs::read(upper.join("new")).unwrap(), b"x");
+                }
+                // On top of another overlay, as in most CI containers, nothing can be mounted.
+                Outcome::Impossible(why) => {
+                    assert!(count > MAX_LAYERS || why.contains("not supported"), "{count}: {why}");
+                }
+            }
+        }
+    }
 }

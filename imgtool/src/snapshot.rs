@@ -220,6 +220,8 @@ impl<'s> Snapshots<'s> {
         };
         let path = work.0.join("info.json");
         fs::write(&path, serde_json::to_vec(&info)?).wrap(|| intent(&path))?;
+        // The new name must never outlive, in a crash, what it names.
+        rustix::fs::syncfs(open(&work.0)?).wrap(|| intent(&done))?;
         fs::rename(&work.0, &done).wrap(|| intent(&done))?;
         drop(lock);
         Ok(Ok(tree))

@@ -77,26 +77,27 @@ pub fn parse(text: &str) -> Result<String, String> {
 }
 
 /// The container's capabilities. `dropped` wins over `added`, but not where everything is dropped:
-/// then `added` is all there is. `last` is the highest number that this kernel knows.
+/// then `added` is all there is. `available` has a bit for each that can be granted; what is asked
+/// for by its own name is kept even so, for the runtime to refuse.
 pub(crate) fn grant(
     added: &[String],
     dropped: &[String],
     privileged: bool,
-    last: usize,
+    available: u64,
 ) -> Vec<String> {
     let has = |list: &[String], cap: &str| list.iter().any(|c| c == cap);
-    let known = &ALL[..ALL.len().min(last + 1)];
-    if privileged {
-        return known.iter().map(|cap| (*cap).to_owned()).collect();
-    }
     let (all, none) = (has(added, "ALL"), has(dropped, "ALL"));
-    let granted = |cap: &&&str| match (has(added, cap), has(dropped, cap)) {
-        (true, _) if none => true,
-        (_, true) => false,
-        (true, false) => true,
-        (false, false) => all || !none && DEFAULT.contains(cap),
+    let granted = |(number, cap): &(usize, &&str)| {
+        let possible = available >> number & 1 == 1;
+        match (has(added, cap), has(dropped, cap)) {
+            _ if privileged => possible,
+            (true, _) if none => true,
+            (_, true) => false,
+            (true, false) => true,
+            (false, false) => possible && (all || !none && DEFAULT.contains(cap)),
+        }
     };
-    known.iter().filter(granted).map(|cap| (*cap).to_owned()).collect()
+    ALL.iter().enumerate().filter(granted).map(|(_, cap)| (*cap).to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -105,7 +106,7 @@ mod tests {
 
     fn grants(added: &[&str], dropped: &[&str]) -> Vec<String> {
         let list = |caps: &[&str]| caps.iter().map(|c| parse(c).unwrap()).collect::<Vec<_>>();
-        grant(&list(added), &list(dropped), false, 40)
+        grant(&list(added), &list(dropped), false, u64::MAX)
     }
 
     #[test]
@@ -121,7 +122,10 @@ mod tests {
     }
 
     #[test]
-    fn old_kernels_get_no_new_names() {
-        assert_eq!(grant(&[], &[], true, 36).last().unwrap(), "CAP_BLOCK_SUSPEND");
+    fn what_we_lack_is_not_granted_wholesale() {
+        let few = grant(&[], &[], true, (1 << 37) - 1 & !1);
+        assert_eq!(few.first().unwrap(), "CAP_DAC_OVERRIDE");
+        assert_eq!(few.last().unwrap(), "CAP_BLOCK_SUSPEND");
+        assert_eq!(grant(&["CAP_BPF".to_owned()], &[], false, 0), ["CAP_BPF"]);
     }
 }

@@ -14,8 +14,9 @@ pub struct Host {
     pub kernel: (u32, u32),
     /// `std::env::consts::ARCH`.
     pub arch: &'static str,
-    /// Highest capability number.
-    pub last_cap: usize,
+    /// Capabilities that can be granted, one bit each: what the kernel knows, and for root what
+    /// its own bounding set holds. A user namespace has them all.
+    pub caps: u64,
     /// /sys/fs/cgroup is cgroup v2.
     pub cgroup2: bool,
     /// We lack root's rights over ids and mounts: the container needs a user namespace.
@@ -42,12 +43,11 @@ impl Host {
     pub fn detect() -> Result<Host> {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         let kernel = parse_kernel(&release);
-        let last_cap = read("/proc/sys/kernel/cap_last_cap").and_then(|s| s.trim().parse().ok());
         let uid = rustix::process::geteuid();
         Ok(Host {
             kernel: kernel.ok_or_else(|| Error::new(format!("odd kernel release {release:?}")))?,
             arch: std::env::consts::ARCH,
-            last_cap: last_cap.unwrap_or(40),
+            caps: grantable(uid.is_root()),
             cgroup2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
             rootless: (!uid.is_root()).then(Rootless::detect).transpose()?,
             net_sysctls: net_sysctls(uid.is_root() && in_initial_user_namespace()),
@@ -69,6 +69,15 @@ impl Rootless {
         };
         Ok(Rootless { uid, gid, subuids: ranges("/etc/subuid")?, subgids: ranges("/etc/subgid")? })
     }
+}
+
+fn grantable(root: bool) -> u64 {
+    let last = read("/proc/sys/kernel/cap_last_cap").and_then(|s| s.trim().parse::<u32>().ok());
+    let known = u64::MAX >> (63 - last.unwrap_or(40).min(63));
+    let status = read("/proc/self/status").unwrap_or_default();
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let bounding = bounding.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    known & bounding.filter(|_| root).unwrap_or(u64::MAX)
 }
 
 /// Whether ids mean here what they mean on disk.

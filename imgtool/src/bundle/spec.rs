@@ -58,12 +58,8 @@ pub(crate) struct Inputs<'a> {
 /// Makes config.json.
 pub(crate) fn make(inputs: Inputs<'_>) -> Result<Value> {
     let settings = inputs.settings;
-    let caps = caps::grant(
-        &settings.cap_add,
-        &settings.cap_drop,
-        settings.privileged,
-        inputs.host.last_cap,
-    );
+    let caps =
+        caps::grant(&settings.cap_add, &settings.cap_drop, settings.privileged, inputs.host.caps);
     let mut spec = Map::new();
     spec.insert("ociVersion".into(), json!("1.0.2"));
     spec.insert("process".into(), process(&inputs, &caps)?);

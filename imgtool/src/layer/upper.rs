@@ -168,6 +168,10 @@ impl<W: Write> Diff<'_, W> {
     /// Whether a file is as the lower layers have it: attributes and bytes.
     fn unchanged(&self, at: BorrowedFd<'_>, name: &[u8], new: &Stat, old: &Below) -> Result<bool> {
         let Below::Other(dir, old) = old else { return Ok(false) };
+        // Copying up gives a file of its own: one of several names got the others since.
+        if new.st_nlink > 1 {
+            return Ok(false);
+        }
         let facts = |s: &Stat| {
             let time = (s.st_mtime, s.st_mtime_nsec);
             (s.st_mode, s.st_uid, s.st_gid, s.st_size, time, s.st_rdev)
