@@ -1,1 +1,68 @@
 //! An OCI runtime: executes a bundle's `config.json`.
+//!
+//! The modules, in the order in which a container lives:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`cli`], [`dispatch`], [`log`] | the command line, and how the end is reported |
+//! | [`seal`] | running from a copy that a container cannot write to |
+//! | [`plan`] | `config.json` becomes everything that is to be done |
+//! | [`container`] | the state directory |
+//! | [`cgroup`] | control groups |
+//! | [`create`], [`init`], [`sync`] | the parent's and the first process's script, and their talk |
+//! | [`namespaces`], [`idmap`], [`rootfs`], [`hooks`] | what the first process walks through |
+//! | [`confine`], [`user`], [`caps`], [`rlimits`], [`scheduling`], [`lsm`], [`seccomp`] | its privileges |
+//! | [`start`], [`run`], [`supervise`] | the program runs |
+//! | [`exec`], [`join`] | another program beside it |
+//! | [`state`], [`list`], [`ps`], [`kill`], [`pause`], [`delete`] | looking at it, and its end |
+//! | [`spec`], [`features`] | what can be asked for |
+//! | [`sys`] | the kernel's calls, and the only `unsafe` |
+
+pub mod caps;
+pub mod cgroup;
+pub mod cli;
+pub mod confine;
+pub mod container;
+pub mod create;
+pub mod delete;
+pub mod dispatch;
+pub mod error;
+pub mod exec;
+pub mod features;
+pub mod hooks;
+pub mod idmap;
+pub mod init;
+pub mod join;
+pub mod kill;
+pub mod list;
+pub mod log;
+pub mod lsm;
+pub mod namespaces;
+pub mod pause;
+pub mod plan;
+pub mod ps;
+pub mod rlimits;
+pub mod rootfs;
+pub mod run;
+pub mod scheduling;
+pub mod seal;
+pub mod seccomp;
+pub mod spec;
+pub mod start;
+pub mod state;
+pub mod supervise;
+pub mod sync;
+pub mod sys;
+pub mod user;
+
+/// Version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit it was built from.
+pub const COMMIT: &str = match option_env!("DAVIT_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
+/// The newest version of the runtime specification that is implemented.
+pub const SPEC_VERSION: &str = "1.3.0";

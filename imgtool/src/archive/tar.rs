@@ -17,6 +17,8 @@ pub(super) struct TarReader<R> {
     content: u64,
     /// Bytes between the content and the next header.
     padding: u64,
+    /// Whether there has been an entry.
+    begun: bool,
 }
 
 /// What an entry is, as far as archives of images go.
@@ -41,7 +43,8 @@ pub(super) struct Entry {
 impl<R: Read> TarReader<R> {
     pub(super) fn new(inner: R) -> TarReader<R> {
         let limits = Limits { max_path_len: Some(4096), ..Limits::default() };
-        TarReader { inner, parser: Parser::new(limits), ahead: Vec::new(), content: 0, padding: 0 }
+        let parser = Parser::new(limits);
+        TarReader { inner, parser, ahead: Vec::new(), content: 0, padding: 0, begun: false }
     }
 
     /// Skips what is left of the current entry and reads the next header; `None` at the end.
@@ -84,7 +87,8 @@ impl<R: Read> TarReader<R> {
             n if n >= need => Ok(true),
             // Some writers leave out the two zero blocks, or one of them.
             _ if self.ahead.iter().all(|b| *b == 0) => Ok(false),
-            _ => Err(truncated()),
+            _ if self.begun => Err(truncated()),
+            _ => Err(Error::new("not a tar archive")),
         }
     }
 

@@ -89,14 +89,22 @@ pub(super) fn check_status(response: Response) -> Result<Response, Failure> {
 pub(super) fn transport_failure(e: ureq::Error, what: &str) -> Failure {
     let error = match e {
         ureq::Error::Io(e) if is_final(&e) => {
-            return Failure::Final(Error::from(e).wrap(what));
+            return Failure::Final(Error::new(with_hint(Error::from(e).to_string())).wrap(what));
         }
         ureq::Error::Io(e) => Error::from(e),
         ureq::Error::Timeout(t) => Error::new(format!("timed out: {t}")),
         ureq::Error::Protocol(_) | ureq::Error::ConnectionFailed => Error::new(e.to_string()),
-        other => return Failure::Final(Error::new(other.to_string()).wrap(what)),
+        other => return Failure::Final(Error::new(with_hint(other.to_string())).wrap(what)),
     };
     Failure::transient(error.wrap(what))
+}
+
+/// What to do about a certificate that nobody vouches for.
+fn with_hint(message: String) -> String {
+    match message.contains("invalid peer certificate") {
+        true => format!("{message} (trust its authority by --cacert FILE, or none by --insecure)"),
+        false => message,
+    }
 }
 
 fn is_final(e: &io::Error) -> bool {

@@ -109,7 +109,7 @@ impl Store {
     }
 
     /// Makes `name` stand for `descriptor`, and for nothing else. Idempotent. The blobs must be
-    /// in the store already.
+    /// in the store already. An image that was kept without a name has one then.
     pub fn tag(&self, name: &Reference, descriptor: &Descriptor) -> Result<()> {
         if !self.has_blob(descriptor) {
             return Err(Error::not_found(format!("tag {name}: no blob {}", descriptor.digest)));
@@ -118,7 +118,9 @@ impl Store {
         self.change_index(|entries| {
             let unchanged = entries.contains(&entry);
             if !unchanged {
-                entries.retain(|e| name_of(e).as_ref() != Some(name));
+                let nameless =
+                    |e: &Descriptor| e.digest == entry.digest && e.annotations.is_empty();
+                entries.retain(|e| name_of(e).as_ref() != Some(name) && !nameless(e));
                 entries.push(entry.clone());
             }
             !unchanged

@@ -123,6 +123,21 @@ fn names_resolve_move_and_vanish() {
 }
 
 #[test]
+fn an_image_without_a_name_is_kept_until_it_has_one() {
+    let scratch = Scratch::new("nameless");
+    let store = open(&scratch);
+    let image = add_image(&store, b"a");
+    store.keep(&image.descriptor).unwrap();
+    store.keep(&image.descriptor).unwrap();
+    assert_eq!((store.entries().unwrap().len(), store.list().unwrap().len()), (1, 0));
+    store.tag(&name("x"), &image.descriptor).unwrap();
+    store.keep(&image.descriptor).unwrap();
+    assert_eq!((store.entries().unwrap().len(), store.list().unwrap().len()), (1, 1));
+    store.untag_digest(&image.descriptor.digest).unwrap();
+    assert!(store.entries().unwrap().is_empty());
+}
+
+#[test]
 fn finds_by_name_and_by_digest() {
     let scratch = Scratch::new("find");
     let store = open(&scratch);

@@ -9,7 +9,7 @@ use crate::descriptor::Descriptor;
 use crate::image::{Document, Image};
 use crate::platform::Platform;
 use crate::reference::Reference;
-use crate::store::Store;
+use crate::store::{Store, name_of};
 
 /// Arguments of `ls`.
 #[derive(Debug, clap::Args)]
@@ -33,10 +33,13 @@ pub fn run(args: Args, globals: &Globals) -> Result<()> {
                     || (!text.contains('@') && is_bare(text) && w.repository() == name.repository())
             })
     };
-    let mut list = store.list()?;
-    list.retain(|(name, _)| is_wanted(name));
-    list.sort_by(|a, b| a.0.cmp(&b.0));
-    let rows: Vec<Row> = list.iter().map(|(name, entry)| Row::new(&store, name, entry)).collect();
+    let mut rows: Vec<Row> = store
+        .entries()?
+        .into_iter()
+        .map(|entry| Row::new(&store, entry))
+        .filter(|row| row.name.as_ref().map_or(wanted.is_empty(), is_wanted))
+        .collect();
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
     crate::output::print(&if args.json { to_json(&rows)? } else { to_table(&rows) })
 }
 
@@ -45,9 +48,9 @@ fn is_bare(text: &str) -> bool {
     text.rsplit_once(':').is_none_or(|(_, tail)| tail.contains('/'))
 }
 
-/// One line of the list; an image that cannot be read has no `facts`.
+/// One line of the list; an image may have no name, and one that cannot be read has no `facts`.
 struct Row {
-    name: Reference,
+    name: Option<Reference>,
     entry: Descriptor,
     facts: Option<Facts>,
 }
@@ -59,13 +62,13 @@ struct Facts {
 }
 
 impl Row {
-    fn new(store: &Store, name: &Reference, entry: &Descriptor) -> Row {
-        let facts = any_image(store, entry).map(|image| Facts {
+    fn new(store: &Store, entry: Descriptor) -> Row {
+        let facts = any_image(store, &entry).map(|image| Facts {
             platform: image.config.platform(),
             created: image.config.top("created").map(str::to_owned),
             size: image.manifest.blobs().map(|d| d.size).sum(),
         });
-        Row { name: name.clone(), entry: entry.clone(), facts }
+        Row { name: name_of(&entry), entry, facts }
     }
 }
 
@@ -82,7 +85,7 @@ fn to_json(rows: &[Row]) -> Result<String> {
     let row = |r: &Row| {
         let facts = r.facts.as_ref();
         json!({
-            "name": r.name.to_string(),
+            "name": r.name.as_ref().map(|n| n.to_string()),
             "digest": r.entry.digest,
             "mediaType": r.entry.media_type,
             "platform": facts.map(|f| f.platform.to_string()),
@@ -99,7 +102,7 @@ fn to_table(rows: &[Row]) -> String {
     let cells = |r: &Row| {
         let or_dash = |f: &dyn Fn(&Facts) -> String| r.facts.as_ref().map_or("-".into(), f);
         [
-            r.name.familiar(),
+            r.name.as_ref().map_or("<none>".into(), Reference::familiar),
             r.entry.digest.short().to_owned(),
             or_dash(&|f| f.platform.to_string()),
             or_dash(&|f| f.created.as_deref().map_or("-".into(), |c| c.chars().take(10).collect())),

@@ -1,0 +1,69 @@
+# Davit: images, builds, containers and their supervision, as four small programs.
+# `make` alone lists what can be made.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+HOST   := $(shell rustc -vV | sed -n 's/^host: //p')
+TARGET ?= $(HOST)
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+BIN    := $(CARGO_TARGET_DIR)/$(TARGET)/release
+CRATES := -p runtime -p imgtool -p buildtool -p shim
+
+PREFIX         ?= /usr/local
+PROGRAM_PREFIX ?=
+
+export DAVIT_COMMIT ?= $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the four programs, static, into target/<machine>/release
+	cargo build --release --locked --target $(TARGET) $(CRATES)
+
+.PHONY: packages
+packages: ## Install the Debian packages that the tests and the demo use (root only)
+	@spec-tests/packages
+
+.PHONY: test
+test: build packages ## Run every test: units, specification, clients, pipelines
+	DAVIT_BIN=$(BIN) spec-tests/tally cargo test --locked --workspace --no-fail-fast
+
+.PHONY: demo
+demo: build packages ## Build an image from this machine's busybox, run it, build it again
+	@PATH="$(BIN):$$PATH" spec-tests/demo/run
+
+.PHONY: lint
+lint: ## Check the format, the lints, and that the code compiles for aarch64
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@if rustup target list --installed 2>/dev/null | grep -qx aarch64-unknown-linux-gnu; then \
+	    echo "cargo check for aarch64"; \
+	    cargo check --locked --workspace --target aarch64-unknown-linux-gnu; \
+	else \
+	    echo "aarch64: target not installed, not checked (rustup target add aarch64-unknown-linux-gnu)"; \
+	fi
+
+.PHONY: bench
+bench: build packages ## Time the runtime beside crun and runc, and write docs/benchmarks
+	spec-tests/bench/run $(BIN)
+
+.PHONY: conformance
+conformance: build ## Run the programs of a built runtime-tools checkout: RUNTIME_TOOLS=DIR
+	@spec-tests/conformance "$(BIN)/runtime" "$(RUNTIME_TOOLS)"
+
+.PHONY: install
+install: build ## Install below PREFIX; honours DESTDIR and PROGRAM_PREFIX
+	@BIN=$(BIN) DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' PROGRAM_PREFIX='$(PROGRAM_PREFIX)' \
+	    docs/packaging/install install
+
+.PHONY: uninstall
+uninstall: ## Remove what install has put below PREFIX
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' docs/packaging/install uninstall
+
+.PHONY: clean
+clean: ## Remove what has been built
+	cargo clean

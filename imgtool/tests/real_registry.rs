@@ -1,0 +1,160 @@
+//! Digests against a real registry and against skopeo; skipped where they are not installed.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use imgtool::descriptor::media_type;
+use imgtool::image::ImageConfig;
+use imgtool::platform::Platform;
+use imgtool::reference::Reference;
+use imgtool::store::Store;
+
+/// A docker-registry on a free port, with its directory; both go away with the value.
+struct Registry {
+    child: Child,
+    dir: PathBuf,
+    address: String,
+}
+
+impl Registry {
+    /// `None`, said by name, where a program is missing.
+    fn start(test: &str) -> Option<Registry> {
+        for program in ["docker-registry", "skopeo"] {
+            let found = Command::new(program).arg("--version").stdout(Stdio::null()).status();
+            if found.is_err() {
+                eprintln!("skipped {test}: {program} is not installed");
+                return None;
+            }
+        }
+        let dir = std::env::temp_dir().join(format!("imgtool-{test}-{}", std::process::id()));
+        drop(std::fs::remove_dir_all(&dir));
+        std::fs::create_dir_all(&dir).unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let root = dir.join("registry");
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {address}}}\n",
+            root.display()
+        );
+        std::fs::write(dir.join("config.yml"), config).unwrap();
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(dir.join("config.yml"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let registry = Registry { child, dir, address };
+        registry.wait_until_it_listens();
+        Some(registry)
+    }
+
+    fn wait_until_it_listens(&self) {
+        let start = Instant::now();
+        while std::net::TcpStream::connect(&self.address).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(20), "docker-registry does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn store(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn imgtool(&self, store: &str, args: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imgtool"));
+        command.env_clear().env("HOME", &self.dir).arg("--store").arg(self.store(store)).args(args);
+        output(&mut command)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        drop(std::fs::remove_dir_all(&self.dir));
+    }
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What skopeo says is the digest of something.
+fn skopeo_digest(what: &str) -> String {
+    let args = ["inspect", "--tls-verify=false", "--format", "{{.Digest}}", what];
+    output(Command::new("skopeo").args(args)).trim().to_owned()
+}
+
+/// An image of one real tar layer, named `x:1`.
+fn fill(store: &Path) {
+    let store = Store::open(store).unwrap();
+    let tar = output(Command::new("tar").args(["-cC", env!("CARGO_MANIFEST_DIR"), "Cargo.toml"]));
+    let layer = store.put_bytes(media_type::OCI_LAYER, tar.as_bytes()).unwrap();
+    let mut config = ImageConfig::new(&Platform::host());
+    config.add_layer(&layer.digest, serde_json::json!({"created_by": "test"}));
+    let image = store.add_image(&config, vec![layer]).unwrap();
+    store.tag(&Reference::parse("x:1").unwrap(), &image.descriptor).unwrap();
+}
+
+#[test]
+fn push_pull_and_skopeo_agree_on_the_digest() {
+    let Some(registry) = Registry::start("digests") else { return };
+    fill(&registry.store("a"));
+    let name = format!("{}/team/x:1", registry.address);
+    let pushed = registry.imgtool("a", &["push", "x:1", &name]);
+    let pulled = registry.imgtool("b", &["pull", &name]);
+    assert_eq!(pushed, pulled);
+    let digest = pushed.trim().rsplit('@').next().unwrap();
+    assert_eq!(skopeo_digest(&format!("docker://{name}")), digest);
+
+    let layout = format!("oci:{}:x", registry.store("layout").display());
+    let from = format!("docker://{name}");
+    output(Command::new("skopeo").args(["copy", "-q", "--src-tls-verify=false", &from, &layout]));
+    assert_eq!(skopeo_digest(&layout), digest);
+}
+
+#[test]
+fn skopeo_reads_our_archives_and_we_read_its() {
+    let Some(registry) = Registry::start("archives") else { return };
+    fill(&registry.store("a"));
+    let path = |name: &str| registry.dir.join(name).display().to_string();
+    let digest = |store: &str, name: &str| {
+        let json: serde_json::Value =
+            serde_json::from_str(&registry.imgtool(store, &["inspect", name])).unwrap();
+        json["digest"].as_str().unwrap().to_owned()
+    };
+    registry.imgtool("a", &["save", "-o", &path("both.tar"), "x:1"]);
+    registry.imgtool("a", &["save", "--format", "docker", "-o", &path("docker.tar"), "x:1"]);
+    assert_eq!(skopeo_digest(&format!("oci-archive:{}", path("both.tar"))), digest("a", "x:1"));
+    skopeo_digest(&format!("docker-archive:{}", path("both.tar")));
+    skopeo_digest(&format!("docker-archive:{}", path("docker.tar")));
+
+    let from = format!("oci-archive:{}", path("both.tar"));
+    let to = format!("docker-archive:{}:y:2", path("theirs.tar"));
+    output(Command::new("skopeo").args(["copy", "-q", &from, &to]));
+    assert_eq!(registry.imgtool("c", &["load", &path("theirs.tar")]), "Loaded image: y:2\n");
+    // The layer was never compressed and the configuration is the same, so is the manifest.
+    assert_eq!(digest("c", "y:2"), digest("a", "x:1"));
+}
+
+#[test]
+fn save_and_load_make_a_pipeline() {
+    let Some(registry) = Registry::start("pipeline") else { return };
+    fill(&registry.store("a"));
+    let program = env!("CARGO_BIN_EXE_imgtool");
+    let mut save = Command::new(program)
+        .args(["--store", registry.store("a").to_str().unwrap(), "save", "x:1", "-"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut load = Command::new(program);
+    load.args(["--store", registry.store("b").to_str().unwrap(), "load", "-"]);
+    load.stdin(save.stdout.take().unwrap());
+    assert_eq!(output(&mut load), "Loaded image: x:1\n");
+    assert!(save.wait().unwrap().success());
+}

@@ -1,0 +1,449 @@
+//! Control groups (cgroups(7)): finding the hierarchies, making the container's group in each,
+//! writing its limits, putting the child in, and taking everything away again.
+//!
+//! Three layouts exist. *Legacy*: one v1 hierarchy for each controller. *Hybrid*: the same, and a
+//! v2 hierarchy beside it. *Unified*: v2 alone. A child is born inside its v2 group
+//! (`CLONE_INTO_CGROUP`), and writes itself into its v1 groups: a thread that moves itself, by `0`
+//! in `tasks`, needs no lock on all processes and so waits for no grace period, which is what
+//! makes a write to `cgroup.procs` cost milliseconds.
+
+pub mod devices;
+pub mod host;
+pub mod plan;
+pub mod resources;
+
+use crate::error::{Context, Error, Result};
+use crate::plan::Cgroups;
+use crate::sys;
+use crate::sys::fs;
+use host::{Hierarchy, Layout};
+use plan::CgroupPlan;
+use serde::{Deserialize, Serialize};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The container's group in one hierarchy, as the state file keeps it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Place {
+    /// Controllers of the hierarchy; none for v2, `name=…` for a named one.
+    pub controllers: Vec<String>,
+    /// Directory of the group, absolute.
+    pub path: PathBuf,
+    /// Is it cgroup v2?
+    pub unified: bool,
+}
+
+impl Place {
+    /// The name under which the hierarchy is mounted: `memory`, `cpu,cpuacct`, `systemd`.
+    pub fn name(&self) -> String {
+        let all: Vec<&str> =
+            self.controllers.iter().map(|c| c.strip_prefix("name=").unwrap_or(c)).collect();
+        all.join(",")
+    }
+
+    fn has(&self, controller: &str) -> bool {
+        self.unified || self.controllers.iter().any(|c| c == controller)
+    }
+}
+
+/// The container's groups, with an open directory each while it is being made.
+#[derive(Debug)]
+pub struct Cgroup {
+    places: Vec<(Place, Option<OwnedFd>)>,
+}
+
+impl Cgroup {
+    /// Makes the groups that `plan` names, and writes their limits.
+    ///
+    /// Whatever was made is removed again on failure.
+    pub fn create(plan: &CgroupPlan, id: &str) -> Result<Self> {
+        let Some(host) = &plan.host else { return Ok(Self { places: Vec::new() }) };
+        let mut cgroup = Self { places: Vec::with_capacity(host.hierarchies.len()) };
+        let made = host.hierarchies.iter().try_for_each(|hierarchy| {
+            let (place, directory) = make(hierarchy, plan, id)?;
+            cgroup.places.push((place, Some(directory)));
+            Ok(())
+        });
+        let done = made.and_then(|()| cgroup.configure(plan, host.layout));
+        if let Err(e) = done {
+            if plan.dispensable()
+                && matches!(e.errno(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
+            {
+                cgroup.remove()?;
+                return Ok(Self { places: Vec::new() });
+            }
+            let left = cgroup.remove().err().map(|l| format!(" ({l})")).unwrap_or_default();
+            return Err(e.wrap(format!("make cgroup{left}")));
+        }
+        Ok(cgroup)
+    }
+
+    /// Where [`Self::create`] will make them.
+    pub fn planned(plan: &CgroupPlan, id: &str) -> Vec<Place> {
+        let hierarchies = plan.host.iter().flat_map(|host| &host.hierarchies);
+        hierarchies.map(|hierarchy| place(hierarchy, plan, id)).collect()
+    }
+
+    /// The groups of a container made earlier.
+    pub fn recover(places: Vec<Place>) -> Self {
+        Self { places: places.into_iter().map(|p| (p, None)).collect() }
+    }
+
+    /// Groups below these: each entry is `path` for all hierarchies, or `controllers:path` for one
+    /// of v1 (`exec --cgroup`).
+    pub fn below(mut self, entries: &[String]) -> Result<Self> {
+        for entry in entries {
+            let (controllers, path) = match entry.split_once(':') {
+                Some((controllers, path)) => (Some(controllers), path),
+                None => (None, entry.as_str()),
+            };
+            let relative = Path::new(path.trim_start_matches('/'));
+            if relative.components().any(|c| c == std::path::Component::ParentDir) {
+                return Err(Error::new(format!(
+                    "--cgroup {entry:?} leads out of the container's cgroup"
+                )));
+            }
+            let mut found = false;
+            for (place, _) in &mut self.places {
+                let meant = controllers.is_none_or(|list| {
+                    list.split(',')
+                        .any(|c| place.name() == c || place.controllers.iter().any(|own| own == c))
+                });
+                if meant {
+                    found = true;
+                    place.path.push(relative);
+                }
+            }
+            if !found {
+                return Err(Error::new(format!(
+                    "--cgroup {entry:?}: the container has no such controller"
+                )));
+            }
+        }
+        Ok(self)
+    }
+
+    /// What the state file keeps.
+    pub fn places(&self) -> Vec<Place> {
+        self.places.iter().map(|(p, _)| p.clone()).collect()
+    }
+
+    /// The groups with their open directories, for the mounts of type `cgroup`.
+    pub fn open_places(&self) -> impl Iterator<Item = (&Place, BorrowedFd<'_>)> {
+        self.places.iter().filter_map(|(p, fd)| fd.as_ref().map(|fd| (p, fd.as_fd())))
+    }
+
+    /// The group in the v1 hierarchy that has exactly these controllers.
+    pub fn path_of(&self, controllers: &[String]) -> Option<&Path> {
+        let mut places = self.places.iter().map(|(p, _)| p);
+        places.find(|p| !p.unified && p.controllers == controllers).map(|p| p.path.as_path())
+    }
+
+    /// The v2 directory in which a child can be born.
+    pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.open_places().find(|(place, _)| place.unified).map(|(_, fd)| fd)
+    }
+
+    /// Opens what a child needs to write itself into the v1 groups.
+    pub fn doors(&self) -> Result<Vec<OwnedFd>> {
+        self.open_places()
+            .filter(|(place, _)| !place.unified)
+            .map(|(_, fd)| fs::openat(fd, Path::new("tasks"), libc::O_WRONLY, 0))
+            .collect()
+    }
+
+    /// The same for the v2 group, for a child that could not be born there.
+    pub fn unified_door(&self) -> Result<Option<OwnedFd>> {
+        self.birthplace()
+            .map(|fd| fs::openat(fd, Path::new("cgroup.procs"), libc::O_WRONLY, 0))
+            .transpose()
+    }
+
+    /// Opens the directories of a recovered group, for a process that joins.
+    pub fn open(&mut self) -> Result<()> {
+        for (place, fd) in &mut self.places {
+            *fd = Some(fs::openat(fs::CWD, &place.path, libc::O_DIRECTORY | libc::O_PATH, 0)?);
+        }
+        Ok(())
+    }
+
+    fn configure(&self, plan: &CgroupPlan, layout: Layout) -> Result<()> {
+        for write in resources::writes(&plan.resources, layout)? {
+            let found = self.open_places().find(|(place, _)| place.has(write.controller));
+            let Some((_, directory)) = found else {
+                return Err(write.refused("this host has no such controller"));
+            };
+            write.carry_out(directory)?;
+        }
+        self.limit_devices(plan, layout)
+    }
+
+    fn limit_devices(&self, plan: &CgroupPlan, layout: Layout) -> Result<()> {
+        if plan.devices.is_empty() {
+            return Ok(());
+        }
+        match layout {
+            Layout::Unified => match self.birthplace().map(|d| devices::attach(d, &plan.devices)) {
+                // Without privilege no filter can be loaded, and no device be made either.
+                Some(Err(e))
+                    if plan.wanted == Cgroups::IfAllowed && e.errno() == Some(libc::EPERM) =>
+                {
+                    Ok(())
+                }
+                Some(done) => done,
+                None => Ok(()),
+            },
+            Layout::Legacy | Layout::Hybrid => {
+                let found =
+                    self.open_places().find(|(place, _)| place.has("devices") && !place.unified);
+                let Some((_, directory)) = found else {
+                    return Err(Error::new(
+                        "linux.resources.devices: this host has no devices controller",
+                    ));
+                };
+                devices::write(directory, &plan.devices)
+            }
+        }
+    }
+
+    /// All processes in the groups, also in groups below them.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        let best = self.places.iter().map(|(p, _)| p).min_by_key(|p| match () {
+            () if p.has("pids") && !p.unified => 0,
+            () if p.unified => 1,
+            () => 2,
+        });
+        let mut all = Vec::new();
+        if let Some(place) = best {
+            collect(&place.path, &mut all)?;
+        }
+        all.sort_unstable();
+        Ok(all)
+    }
+
+    /// Ends every process in the groups, and waits until they are empty.
+    pub fn kill_all(&self, deadline: Instant) -> Result<()> {
+        let unified = self.places.iter().find(|(p, _)| p.unified);
+        if let Some((place, _)) = unified {
+            // Linux 5.14; before that the file is missing, and the loop below does the work.
+            if std::fs::write(place.path.join("cgroup.kill"), "1").is_ok() {
+                self.thaw()?;
+            }
+        }
+        loop {
+            let pids = self.pids()?;
+            if pids.is_empty() {
+                return Ok(());
+            }
+            for pid in &pids {
+                match sys::process::kill(*pid, libc::SIGKILL) {
+                    Err(e) if e.errno() != Some(libc::ESRCH) => return Err(e),
+                    _ => {}
+                }
+            }
+            self.thaw()?;
+            if Instant::now() > deadline {
+                return Err(Error::new(format!("processes {pids:?} do not end after SIGKILL")));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Stops every process in the groups until [`Self::thaw`].
+    pub fn freeze(&self) -> Result<()> {
+        match self.freezer() {
+            Some((directory, true)) => freeze_unified(&directory),
+            Some((directory, false)) => freeze_legacy(&directory),
+            None => Err(Error::new("the container has no freezer cgroup, so it cannot be paused")),
+        }
+    }
+
+    /// Lets frozen processes run again.
+    pub fn thaw(&self) -> Result<()> {
+        let Some((directory, unified)) = self.freezer() else { return Ok(()) };
+        let (file, word) =
+            if unified { ("cgroup.freeze", "0") } else { ("freezer.state", "THAWED") };
+        let path = directory.join(file);
+        std::fs::write(&path, word).wrap(|| format!("write {word:?} to {}", path.display()))
+    }
+
+    /// Are the processes stopped by the freezer?
+    pub fn frozen(&self) -> bool {
+        let Some((directory, unified)) = self.freezer() else { return false };
+        let file = if unified { "cgroup.freeze" } else { "freezer.state" };
+        let state = std::fs::read_to_string(directory.join(file)).unwrap_or_default();
+        if unified { state.trim() == "1" } else { state.trim() != "THAWED" && !state.is_empty() }
+    }
+
+    fn freezer(&self) -> Option<(PathBuf, bool)> {
+        let places = || self.places.iter().map(|(p, _)| p);
+        let legacy = places().find(|p| !p.unified && p.has("freezer"));
+        legacy.or_else(|| places().find(|p| p.unified)).map(|p| (p.path.clone(), p.unified))
+    }
+
+    /// Removes the groups and every group below them. Missing ones are no error.
+    pub fn remove(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        for (place, _) in &self.places {
+            remove_tree(&place.path, deadline)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the group in one hierarchy, with the directories above it.
+fn make(hierarchy: &Hierarchy, plan: &CgroupPlan, id: &str) -> Result<(Place, OwnedFd)> {
+    let relative = plan.path_in(hierarchy, id);
+    let mut directory = open_directory(fs::CWD, &hierarchy.mount)?;
+    let mut parts = relative.components().peekable();
+    while let Some(part) = parts.next() {
+        let name = Path::new(part.as_os_str());
+        if hierarchy.unified {
+            enable_controllers(directory.as_fd());
+        }
+        let made = match fs::mkdirat(&directory, name, 0o755) {
+            Ok(()) => true,
+            Err(e) if e.errno() == Some(libc::EEXIST) => false,
+            Err(e) => return Err(e.wrap(format!("under {}", hierarchy.mount.display()))),
+        };
+        let below = open_directory(&directory, name)?;
+        if made && hierarchy.controllers.iter().any(|c| c == "cpuset") {
+            inherit_cpuset(directory.as_fd(), below.as_fd())?;
+        }
+        if !made && parts.peek().is_none() {
+            refuse_occupied(&hierarchy.mount.join(&relative))?;
+        }
+        directory = below;
+    }
+    Ok((place(hierarchy, plan, id), directory))
+}
+
+fn place(hierarchy: &Hierarchy, plan: &CgroupPlan, id: &str) -> Place {
+    Place {
+        controllers: hierarchy.controllers.clone(),
+        path: hierarchy.mount.join(plan.path_in(hierarchy, id)),
+        unified: hierarchy.unified,
+    }
+}
+
+fn open_directory(at: impl AsFd, name: &Path) -> Result<OwnedFd> {
+    fs::openat(at, name, libc::O_DIRECTORY | libc::O_PATH, 0)
+}
+
+/// A group that already has processes belongs to somebody else.
+fn refuse_occupied(path: &Path) -> Result<()> {
+    let mut pids = Vec::new();
+    collect(path, &mut pids)?;
+    if pids.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "cgroup {} is in use by processes {pids:?}; choose another linux.cgroupsPath or container id",
+        path.display()
+    )))
+}
+
+/// Hands every controller of a v2 directory on to those below it.
+///
+/// A failure shows later, by name, if a limit needs the controller (its file is then missing).
+fn enable_controllers(directory: BorrowedFd<'_>) {
+    let Ok(file) = fs::openat(directory, Path::new("cgroup.controllers"), libc::O_RDONLY, 0) else {
+        return;
+    };
+    let mut buffer = [0u8; 512];
+    let n = fs::read(&file, &mut buffer).unwrap_or(0);
+    let all = String::from_utf8_lossy(&buffer[..n]).into_owned();
+    let Ok(control) = fs::openat(directory, Path::new("cgroup.subtree_control"), libc::O_RDWR, 0)
+    else {
+        return;
+    };
+    let n = fs::read(&control, &mut buffer).unwrap_or(0);
+    let enabled = String::from_utf8_lossy(&buffer[..n]).into_owned();
+    let enabled: Vec<&str> = enabled.split_whitespace().collect();
+    for controller in all.split_whitespace().filter(|c| !enabled.contains(c)) {
+        // One by one: one controller that cannot be enabled must not hold back the others.
+        if fs::write_once(&control, format!("+{controller}").as_bytes()).is_err() {
+            continue;
+        }
+    }
+}
+
+/// A new v1 cpuset has neither CPUs nor memory nodes, and nothing can enter it before it has.
+fn inherit_cpuset(parent: BorrowedFd<'_>, child: BorrowedFd<'_>) -> Result<()> {
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        let mut buffer = [0u8; 4096];
+        let from = fs::openat(parent, Path::new(name), libc::O_RDONLY, 0)?;
+        let n = fs::read(&from, &mut buffer)?;
+        let to = fs::openat(child, Path::new(name), libc::O_WRONLY, 0)?;
+        fs::write_once(&to, buffer[..n].trim_ascii_end())
+            .wrap(|| format!("hand {name} down to the container's cgroup"))?;
+    }
+    Ok(())
+}
+
+/// Reads `cgroup.procs` of a directory and of all directories below it.
+fn collect(path: &Path, pids: &mut Vec<i32>) -> Result<()> {
+    let file = path.join("cgroup.procs");
+    match std::fs::read_to_string(&file) {
+        Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => return Ok(()),
+        // A threaded v2 group lists its processes in the domain above it.
+        Err(e) if e.raw_os_error() == Some(libc::ENOTSUP) => {}
+        Err(e) => return Err(e).wrap(|| format!("read {}", file.display())),
+    }
+    for below in subdirectories(path) {
+        collect(&below, pids)?;
+    }
+    Ok(())
+}
+
+fn subdirectories(path: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}
+
+fn freeze_legacy(directory: &Path) -> Result<()> {
+    let path = directory.join("freezer.state");
+    for _ in 0..1000 {
+        std::fs::write(&path, "FROZEN").wrap(|| format!("write FROZEN to {}", path.display()))?;
+        let state = std::fs::read_to_string(&path).wrap(|| format!("read {}", path.display()))?;
+        if state.trim() == "FROZEN" {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::fs::write(&path, "THAWED").wrap(|| format!("write THAWED to {}", path.display()))?;
+    Err(Error::new(format!("{} stays FREEZING; the container runs on", path.display())))
+}
+
+fn freeze_unified(directory: &Path) -> Result<()> {
+    let path = directory.join("cgroup.freeze");
+    std::fs::write(&path, "1").wrap(|| format!("write 1 to {}", path.display()))?;
+    for _ in 0..1000 {
+        let events = std::fs::read_to_string(directory.join("cgroup.events")).unwrap_or_default();
+        if events.lines().any(|line| line == "frozen 1") {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::fs::write(&path, "0").wrap(|| format!("write 0 to {}", path.display()))?;
+    Err(Error::new(format!("{} does not take hold; the container runs on", path.display())))
+}
+
+/// Removes a group and those below it. A group that has only just become empty may still be busy.
+fn remove_tree(path: &Path, deadline: Instant) -> Result<()> {
+    loop {
+        match std::fs::remove_dir(path) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                for below in subdirectories(path) {
+                    remove_tree(&below, deadline)?;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(e) => return Err(e).wrap(|| format!("remove cgroup {}", path.display())),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The last steps of both child scripts: from a process with the runtime's privileges to one with
+//! the container's, and on to its program.
+//!
+//! The types make the order fixed where a wrong one is a hole: [`Confined`] can be had only by
+//! giving up privileges, and only it can execute the program.
+
+use crate::caps;
+use crate::error::{Context, Error, Result};
+use crate::plan::process::Process;
+use crate::rootfs;
+use crate::seccomp::Filter;
+use crate::sync::{Child, FromChild, ToChild};
+use crate::sys::{self, fs, process, signal};
+use crate::{rlimits, scheduling, user};
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+/// Where a program is looked for when the environment has no PATH.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A process that has the container's privileges and no more.
+pub struct Confined {
+    program: PathBuf,
+    argv: Vec<CString>,
+    envp: Vec<CString>,
+    /// With no_new_privs the filter goes in last of all.
+    filter: Option<Filter>,
+    preserve_fds: u32,
+}
+
+/// Gives up everything that the plan does not grant.
+pub fn confine(
+    process: &Process,
+    filter: Option<&Filter>,
+    preserve_fds: u32,
+    sync: &Child,
+) -> Result<Confined> {
+    scheduling::apply(process)?;
+    limit(process, sync)?;
+    if let Some(mask) = process.umask {
+        process::umask(mask);
+    }
+    let mut capabilities = process.capabilities;
+    capabilities.limit_to(caps::held()?);
+    caps::drop_bounding(capabilities.bounding)?;
+    // A directory that only root may enter is entered now, one that only the user may, later.
+    let entered = rootfs::change_directory(&process.cwd);
+    if process.no_new_privileges {
+        process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).wrap(|| "process.noNewPrivileges")?;
+    } else if let Some(filter) = filter {
+        // Without no_new_privs a filter needs CAP_SYS_ADMIN, so our own next calls must pass it.
+        install(filter)?;
+    }
+    user::switch(process)?;
+    caps::apply(&capabilities).wrap(|| "process.capabilities")?;
+    if entered.is_err() {
+        rootfs::change_directory(&process.cwd)?;
+    }
+    let program = find_program(&process.args[0], &process.env)?;
+    let strings =
+        |all: &[String]| all.iter().map(|s| sys::cstring(s.as_str())).collect::<Result<Vec<_>>>();
+    let mut env = process.env.clone();
+    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+        env.push(format!("HOME={}", user::home(process.uid)));
+    }
+    let late = if process.no_new_privileges { filter.cloned() } else { None };
+    Ok(Confined {
+        program,
+        argv: strings(&process.args)?,
+        envp: strings(&env)?,
+        filter: late,
+        preserve_fds,
+    })
+}
+
+/// Sets the limits ourselves, or has the parent do it: raising one takes a capability that the
+/// root of a user namespace does not have.
+fn limit(process: &Process, sync: &Child) -> Result<()> {
+    match rlimits::apply(0, &process.rlimits) {
+        Err(e) if e.errno() == Some(libc::EPERM) => {
+            sync.say(&FromChild::NeedsLimits, None)?;
+            sync.await_message(ToChild::Limited)
+        }
+        other => other,
+    }
+}
+
+fn install(filter: &Filter) -> Result<()> {
+    process::install_seccomp(&filter.program, filter.flags).wrap(|| "linux.seccomp")
+}
+
+impl Confined {
+    /// Executes the program; returns only when that fails.
+    ///
+    /// Every signal is given its default disposition first: what the caller or Rust's start-up
+    /// ignores would stay ignored. After this nothing of the runtime is left but stdio and what
+    /// `--preserve-fds` names.
+    pub fn execute(self) -> Result<Infallible> {
+        signal::default_dispositions();
+        signal::unblock_all()?;
+        fs::cloexec_from(3 + self.preserve_fds)?;
+        if let Some(filter) = &self.filter {
+            install(filter)?;
+        }
+        process::execve(&self.program, &self.argv, &self.envp).wrap(|| "process.args")
+    }
+}
+
+/// The program that `name` means to the confined process, as execvp(3) would look for it.
+///
+/// The messages are those by which engines tell "not found" (exit code 127) from "not executable"
+/// (126).
+fn find_program(name: &str, env: &[String]) -> Result<PathBuf> {
+    if name.contains('/') {
+        return match executable(Path::new(name)) {
+            Ok(()) => Ok(name.into()),
+            Err(e) => Err(e.wrap(format!("exec: {name:?}")).wrap("process.args")),
+        };
+    }
+    let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+    let mut refused = None;
+    for directory in path.split(':') {
+        let directory = if directory.is_empty() { "." } else { directory };
+        let candidate = Path::new(directory).join(name);
+        match executable(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(e) if e.errno() == Some(libc::EACCES) => refused = Some((candidate, e)),
+            Err(_) => {}
+        }
+    }
+    Err(match refused {
+        Some((candidate, e)) => e.wrap(format!("exec: {candidate:?}")).wrap("process.args"),
+        None => {
+            Error::new(format!("process.args: exec: {name:?}: executable file not found in $PATH"))
+        }
+    })
+}
+
+fn executable(path: &Path) -> Result<()> {
+    // faccessat(2) with effective ids asks in the name of the confined user.
+    fs::accessat(fs::CWD, path, libc::X_OK)?;
+    // A directory is "executable" too.
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => {
+            Err(sys::failed(libc::EACCES, || format!("{path:?} is a directory")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_as_a_shell_finds_them() {
+        let env = ["PATH=/nowhere:/bin:/usr/bin".to_string()];
+        assert_eq!(find_program("sh", &env).unwrap(), Path::new("/bin/sh"));
+        let e = find_program("no-such-program", &env).unwrap_err().to_string();
+        assert!(e.contains("executable file not found in $PATH"), "{e}");
+        let e = find_program("/no/such", &env).unwrap_err().to_string();
+        assert!(e.contains("no such file or directory"), "{e}");
+    }
+
+    #[test]
+    fn a_directory_is_no_program() {
+        let e = find_program("/usr", &[]).unwrap_err().to_string();
+        assert!(e.contains("is a directory") && e.contains("permission denied"), "{e}");
+    }
+}

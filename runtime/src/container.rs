@@ -1,0 +1,374 @@
+//! The state directory: what outlives the runtime's own process.
+//!
+//! `ROOT/ID/` holds `state.json`, the bundle's `config.json` as it was at create, and two FIFOs
+//! while the container waits for its start. Mutating verbs hold an exclusive lock on the directory.
+//! Files are replaced by rename, so that a reader sees the old or the new one. ROOT is expected on
+//! a tmpfs and to be gone after a reboot, so nothing is synchronised to a disk.
+//!
+//! The status is never stored: it follows from whether the recorded process lives. A pid alone may
+//! be another process's by now, so the start time (proc_pid_stat(5), field 22) is compared too.
+
+use crate::cgroup::{Cgroup, Place};
+use crate::error::{self, Context, Error, Result};
+use crate::plan::namespaces::Kind;
+use crate::sys::fs;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// The layout of `state.json`; another number is refused, not guessed at.
+pub const VERSION: u32 = 1;
+/// Waits in it for one byte, that of `start`.
+pub const START: &str = "start.fifo";
+/// The same FIFO before `create` is done.
+pub const PENDING: &str = ".start.fifo";
+/// Says in it why execve(2) failed; closed without a word when it succeeded.
+pub const RESULT: &str = "result.fifo";
+
+/// A container's name: letters, digits and `_+-.`, not `.` or `..`, at most 1024 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ContainerId(String);
+
+impl ContainerId {
+    /// Checks a name given by a caller.
+    pub fn new(id: &str) -> Result<Self> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
+        if id.is_empty() || id.len() > 1024 || !id.chars().all(allowed) || matches!(id, "." | "..")
+        {
+            return Err(Error::new(format!(
+                "invalid container ID {id:?}: use letters, digits and any of _ + - ."
+            )));
+        }
+        Ok(Self(id.into()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `state.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// Layout of this file.
+    pub version: u32,
+    /// `ociVersion` of the configuration.
+    pub oci_version: String,
+    /// The container's name.
+    pub id: String,
+    /// The bundle, absolute.
+    pub bundle: PathBuf,
+    /// The root file system, absolute.
+    pub rootfs: PathBuf,
+    /// When it was made, RFC 3339.
+    pub created: String,
+    /// User id of who made it.
+    pub owner: u32,
+    /// Annotations of the configuration.
+    pub annotations: BTreeMap<String, String>,
+    /// Pid of the first process on the host; 0 before it exists.
+    pub pid: i32,
+    /// Its start time in clock ticks since boot.
+    pub start_time: u64,
+    /// Control groups.
+    pub cgroups: Vec<Place>,
+    /// The namespaces in which the container is not with the host.
+    pub namespaces: Vec<Kind>,
+}
+
+/// What a container is doing (runtime.md, State).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// `create` has not finished.
+    Creating,
+    /// It waits for `start`.
+    Created,
+    /// The program runs.
+    Running,
+    /// The program is held by the freezer.
+    Paused,
+    /// The program has ended.
+    Stopped,
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// An open state directory.
+#[derive(Debug)]
+pub struct Container {
+    /// The directory.
+    pub directory: OwnedFd,
+    /// Its path.
+    pub path: PathBuf,
+    /// What `state.json` says.
+    pub record: Record,
+    root: PathBuf,
+    locked: bool,
+}
+
+impl Container {
+    /// Makes a locked state directory for a new container.
+    ///
+    /// # Errors
+    /// The name is in use, or the directory cannot be made.
+    pub fn create(root: &Path, id: &ContainerId, record: Record) -> Result<Self> {
+        make_root(root)?;
+        let path = root.join(id.as_str());
+        match fs::mkdirat(fs::CWD, &path, 0o711) {
+            Err(e) if e.errno() == Some(libc::EEXIST) => {
+                return Err(Error::new(format!(
+                    "container with given ID already exists: {id}; delete it first, or choose another name"
+                )));
+            }
+            other => other.wrap(|| "make the state directory")?,
+        }
+        let directory = fs::openat(fs::CWD, &path, libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+        let container = Self { directory, path, record, root: root.into(), locked: true };
+        fs::flock(&container.directory, libc::LOCK_EX)?;
+        if let Err(e) = container.save() {
+            container.erase().map_err(|again| e.clone().wrap(again.to_string()))?;
+            return Err(e);
+        }
+        Ok(container)
+    }
+
+    /// Opens the container `id`, without a lock.
+    pub fn open(root: &Path, id: &ContainerId) -> Result<Self> {
+        let path = root.join(id.as_str());
+        let directory = match fs::openat(fs::CWD, &path, libc::O_RDONLY | libc::O_DIRECTORY, 0) {
+            Err(e) if matches!(e.errno(), Some(libc::ENOENT | libc::ENOTDIR)) => {
+                return Err(Error::of(
+                    error::Kind::NotFound,
+                    format!("container does not exist: {id} is not below {}", root.display()),
+                ));
+            }
+            other => other.wrap(|| "open the state directory")?,
+        };
+        let record = Self::read(&directory, &path)?;
+        Ok(Self { directory, path, record, root: root.into(), locked: false })
+    }
+
+    /// Opens the container and waits for its lock; what others changed meanwhile is seen.
+    pub fn open_locked(root: &Path, id: &ContainerId) -> Result<Self> {
+        let mut container = Self::open(root, id)?;
+        fs::flock(&container.directory, libc::LOCK_EX).wrap(|| "lock the container")?;
+        container.locked = true;
+        // The directory may have been deleted, and even made anew, while we waited.
+        let fresh = Self::open(root, id)?;
+        let same = {
+            let (a, b) = (fs::fstat(&container.directory)?, fs::fstat(&fresh.directory)?);
+            (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+        };
+        if !same {
+            return Self::open_locked(root, id);
+        }
+        container.record = fresh.record;
+        Ok(container)
+    }
+
+    fn read(directory: &OwnedFd, path: &Path) -> Result<Record> {
+        let corrupt = |why: String| {
+            Error::new(format!(
+                "{}: {why}; `delete --force` removes what is left of the container",
+                path.join("state.json").display()
+            ))
+        };
+        let file = match fs::openat(directory, Path::new("state.json"), libc::O_RDONLY, 0) {
+            Err(e) if e.errno() == Some(libc::ENOENT) => {
+                return Err(corrupt("is missing: create was interrupted at its very start".into()));
+            }
+            other => other?,
+        };
+        let text = std::io::read_to_string(std::fs::File::from(file))
+            .wrap(|| format!("read {}", path.join("state.json").display()))?;
+        let record: Record = serde_json::from_str(&text).map_err(|e| corrupt(e.to_string()))?;
+        if record.version != VERSION {
+            return Err(corrupt(format!("has version {}, not {VERSION}", record.version)));
+        }
+        Ok(record)
+    }
+
+    /// Writes `state.json` anew.
+    pub fn save(&self) -> Result<()> {
+        let text = serde_json::to_vec(&self.record).map_err(|e| Error::new(e.to_string()))?;
+        self.write("state.json", &text)
+    }
+
+    /// Writes a file of the state directory, all or nothing.
+    pub fn write(&self, name: &str, data: &[u8]) -> Result<()> {
+        let temporary = format!(".{name}.new");
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC;
+        let file = fs::openat(&self.directory, Path::new(&temporary), flags, 0o600)?;
+        std::fs::File::from(file)
+            .write_all(data)
+            .wrap(|| format!("write {}", self.path.join(name).display()))?;
+        fs::rename(&self.directory, Path::new(&temporary), Path::new(name))
+    }
+
+    /// The configuration that the container was made from.
+    pub fn config(&self) -> Result<oci_spec::runtime::Spec> {
+        let path = self.path.join("config.json");
+        Ok(crate::plan::document::read(&path)?.0)
+    }
+
+    /// The container's control groups.
+    pub fn cgroup(&self) -> Cgroup {
+        Cgroup::recover(self.record.cgroups.clone())
+    }
+
+    /// What the container is doing now.
+    pub fn status(&self) -> Result<Status> {
+        if self.record.pid == 0 {
+            let abandoned = self.locked || self.try_lock()?;
+            return Ok(if abandoned { Status::Stopped } else { Status::Creating });
+        }
+        if !self.alive() {
+            return Ok(Status::Stopped);
+        }
+        for (fifo, status) in [(START, Status::Created), (PENDING, Status::Creating)] {
+            if fs::lstatat(&self.directory, Path::new(fifo)).is_ok() {
+                return Ok(status);
+            }
+        }
+        Ok(if self.cgroup().frozen() { Status::Paused } else { Status::Running })
+    }
+
+    /// Lets others change the container.
+    pub fn unlock(&mut self) -> Result<()> {
+        self.locked = false;
+        fs::flock(&self.directory, libc::LOCK_UN).map(drop)
+    }
+
+    fn try_lock(&self) -> Result<bool> {
+        let free = fs::flock(&self.directory, libc::LOCK_EX | libc::LOCK_NB)?;
+        if free {
+            fs::flock(&self.directory, libc::LOCK_UN)?;
+        }
+        Ok(free)
+    }
+
+    /// Do the container's processes end with the first one? They do in a pid namespace of its own.
+    pub fn ends_with_init(&self) -> bool {
+        self.record.namespaces.contains(&Kind::Pid)
+    }
+
+    /// Does the recorded process live, and is it still that process?
+    pub fn alive(&self) -> bool {
+        start_time(self.record.pid).is_some_and(|time| time == self.record.start_time)
+    }
+
+    /// A descriptor of the first process that cannot come to mean another one; `None` if it ended.
+    pub fn pidfd(&self) -> Result<Option<OwnedFd>> {
+        match crate::sys::process::pidfd_open(self.record.pid) {
+            // The look at the start time comes after the opening, so that it is the same process.
+            Ok(fd) => Ok(self.alive().then_some(fd)),
+            Err(e) if matches!(e.errno(), Some(libc::ESRCH | libc::EINVAL)) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Removes the state directory.
+    pub fn erase(&self) -> Result<()> {
+        erase(&self.root, &self.path)
+    }
+}
+
+/// Removes a state directory whose `state.json` need not be readable.
+pub fn erase(root: &Path, path: &Path) -> Result<()> {
+    if path.parent() != Some(root) {
+        return Err(Error::new(format!(
+            "{} is not directly below {}",
+            path.display(),
+            root.display()
+        )));
+    }
+    std::fs::remove_dir_all(path).wrap(|| format!("remove {}", path.display()))
+}
+
+fn make_root(root: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    if root.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(root).wrap(|| {
+        format!("make the directory for states {} (choose another by --root)", root.display())
+    })
+}
+
+/// The names of all containers below `root`, sorted.
+pub fn all(root: &Path) -> Result<Vec<ContainerId>> {
+    let entries = match std::fs::read_dir(root) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.wrap(|| format!("read {}", root.display()))?,
+    };
+    let mut ids: Vec<ContainerId> = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
+        .filter_map(|entry| ContainerId::new(entry.file_name().to_str()?).ok())
+        .collect();
+    ids.sort();
+    Ok(ids)
+}
+
+/// When the process began, in clock ticks since boot; `None` if it is gone or a zombie.
+pub fn start_time(pid: i32) -> Option<u64> {
+    let mut buffer = [0u8; 1024];
+    let path = PathBuf::from(format!("/proc/{pid}/stat"));
+    let file = fs::openat(fs::CWD, &path, libc::O_RDONLY, 0).ok()?;
+    let n = fs::read(file.as_fd(), &mut buffer).ok()?;
+    parse_stat(std::str::from_utf8(&buffer[..n]).ok()?)
+}
+
+/// The command may contain spaces and parentheses, so fields are counted from its end.
+fn parse_stat(text: &str) -> Option<u64> {
+    let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
+    match fields.next()? {
+        "Z" | "X" | "x" => None,
+        _ => fields.nth(18)?.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_be_paths() {
+        for bad in ["", ".", "..", "a/b", "a b", "\u{e9}", &"x".repeat(1025)] {
+            assert!(ContainerId::new(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(ContainerId::new("a_B+1-.").unwrap().as_str(), "a_B+1-.");
+    }
+
+    #[test]
+    fn the_start_time_is_found_behind_any_command() {
+        let stat = "7 (a) Z 1) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
+        assert_eq!(parse_stat(stat), Some(4242));
+        assert_eq!(parse_stat("7 (a) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20"), None);
+    }
+
+    #[test]
+    fn we_have_a_start_time() {
+        assert!(start_time(std::process::id() as i32).is_some());
+    }
+}

@@ -1,0 +1,400 @@
+//! `create`: the parent's half of making a container; `init.rs` is the other half.
+//!
+//! State first, then the cgroup, then the child: whatever is interrupted in between can be found
+//! and removed by `delete --force`. Every failure on the way undoes what was done.
+
+use crate::cgroup::Cgroup;
+use crate::container::{Container, ContainerId, RESULT, Record, START, Status, start_time};
+use crate::error::{Context, Error, Result};
+use crate::hooks::{self, State};
+use crate::init::{Gate, Init};
+use crate::log::Log;
+use crate::plan::namespaces::{Kind, Namespaces};
+use crate::plan::process::Process;
+use crate::plan::{Options, Plan};
+use crate::sync::{self, Child, FromChild, Parent, ToChild};
+use crate::sys::process::{self, Fork};
+use crate::sys::{fs, socket};
+use crate::{idmap, namespaces, rlimits};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// What `create` and `run` are asked for.
+pub struct Request<'a> {
+    /// Directory of all states.
+    pub root: &'a Path,
+    /// The container's name.
+    pub id: ContainerId,
+    /// The bundle.
+    pub bundle: PathBuf,
+    /// Where the pid is written.
+    pub pid_file: Option<PathBuf>,
+    /// Who receives the terminal.
+    pub console_socket: Option<PathBuf>,
+    /// Who receives a pidfd of the first process.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Further options.
+    pub options: Options,
+    /// The caller starts the container itself, at once (`run`).
+    pub starts: bool,
+    /// `run` without `--detach` shows the terminal itself.
+    pub foreground: bool,
+}
+
+impl Request<'_> {
+    /// The same, started by the caller itself.
+    pub fn started(self) -> Self {
+        Self { starts: true, ..self }
+    }
+}
+
+/// A container whose first process waits for its start.
+pub struct Launched {
+    /// Its state.
+    pub container: Container,
+    /// What it was made from.
+    pub plan: Plan,
+    /// Its first process.
+    pub pid: i32,
+    /// A descriptor of it.
+    pub pidfd: OwnedFd,
+    /// The line to it.
+    pub sync: Parent,
+    /// The terminal, if `run` shows it itself.
+    pub console: Option<OwnedFd>,
+}
+
+/// The verb.
+pub fn create(request: &Request<'_>, log: &Log) -> Result<()> {
+    let launched = launch(request, log)?;
+    launched.sync.say(ToChild::Saved)
+}
+
+/// Makes the container up to the point where only the start is missing.
+pub fn launch(request: &Request<'_>, log: &Log) -> Result<Launched> {
+    let (plan, config) = Plan::load(&request.bundle, request.options)?;
+    plan.fallbacks.iter().for_each(|f| log.debug(f));
+    check_terminal(&plan.process, request.console_socket.as_deref(), request.foreground)?;
+    let container = Container::create(request.root, &request.id, record(&plan, &request.id))?;
+    let mut half = Half { container, cgroup: None, child: None };
+    match build(request, &plan, &config, &mut half, log) {
+        Ok((sync, console)) => {
+            let Half { container, child, .. } = half;
+            let (pid, pidfd) = child.ok_or_else(|| Error::new("no child was made"))?;
+            Ok(Launched { container, plan, pid, pidfd, sync, console })
+        }
+        Err(error) => Err(half.undo(&plan, error)),
+    }
+}
+
+/// A terminal needs somebody who holds its other end.
+pub fn check_terminal(process: &Process, socket: Option<&Path>, foreground: bool) -> Result<()> {
+    match (process.terminal, socket, foreground) {
+        (true, None, false) => Err(Error::new(
+            "process.terminal is true: cannot allocate tty if the runtime will detach without setting --console-socket",
+        )),
+        (false, Some(_), _) => Err(Error::new(
+            "--console-socket is given, but process.terminal is not true: there is no terminal to send",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn record(plan: &Plan, id: &ContainerId) -> Record {
+    Record {
+        version: crate::container::VERSION,
+        oci_version: plan.oci_version.clone(),
+        id: id.to_string(),
+        bundle: plan.bundle.clone(),
+        rootfs: plan.rootfs.path.clone(),
+        created: crate::log::now(),
+        owner: process::euid(),
+        annotations: plan.annotations.clone(),
+        pid: 0,
+        start_time: 0,
+        cgroups: Cgroup::planned(&plan.cgroup, id.as_str()),
+        namespaces: Kind::ALL.into_iter().filter(|k| plan.namespaces.has(*k)).collect(),
+    }
+}
+
+/// What has been made so far.
+struct Half {
+    container: Container,
+    cgroup: Option<Cgroup>,
+    child: Option<(i32, OwnedFd)>,
+}
+
+impl Half {
+    /// Takes everything away again; what cannot be taken away is added to the error.
+    fn undo(self, plan: &Plan, error: Error) -> Error {
+        let mut left = Vec::new();
+        if let Some((pid, pidfd)) = &self.child {
+            drop(process::pidfd_kill(pidfd, libc::SIGKILL));
+            left.extend(process::waitpid(*pid, 0).err());
+            let state = state_of(&self.container, plan, Status::Stopped, 0);
+            left.extend(hooks::run_all("poststop", &plan.hooks.poststop, &state));
+        }
+        if let Some(cgroup) = &self.cgroup {
+            let deadline = Instant::now() + Duration::from_secs(5);
+            left.extend(cgroup.kill_all(deadline).err());
+            left.extend(cgroup.remove().err());
+        }
+        left.extend(self.container.erase().err());
+        match left.is_empty() {
+            true => error,
+            false => {
+                let all: Vec<String> = left.iter().map(Error::to_string).collect();
+                error.wrap(format!("(and left behind: {})", all.join("; ")))
+            }
+        }
+    }
+}
+
+fn build(
+    request: &Request<'_>,
+    plan: &Plan,
+    config: &[u8],
+    half: &mut Half,
+    log: &Log,
+) -> Result<(Parent, Option<OwnedFd>)> {
+    half.container.write("config.json", config)?;
+    let id = request.id.as_str();
+    half.cgroup = Some(Cgroup::create(&plan.cgroup, id)?);
+    let cgroup = half.cgroup.as_ref().ok_or_else(|| Error::new("no cgroup"))?;
+    half.container.record.cgroups = cgroup.places();
+    let gate = match request.starts {
+        true => Gate::Parent,
+        false => fifos(&half.container)?,
+    };
+    let (sync, child_end) = sync::pair()?;
+    let made = bear(plan, cgroup, child_end, gate, id, log)?;
+    let mut talk = Talk { request, plan, sync, console: None };
+    if let Some((pid, _)) = &made {
+        set_oom_score(*pid, &plan.process)?;
+    }
+    half.child = made;
+    talk.until_ready(half)?;
+    finish(request, half, log)?;
+    Ok((talk.sync, talk.console))
+}
+
+/// Both FIFOs, open for reading and writing: so nobody blocks in opening one, and the first
+/// process's end stays open until execve(2). The name of the start FIFO is given to it last.
+fn fifos(container: &Container) -> Result<Gate> {
+    let open = |name: &str| {
+        let name = Path::new(name);
+        fs::mkfifoat(&container.directory, name, 0o600)?;
+        fs::openat(&container.directory, name, libc::O_RDWR, 0)
+    };
+    Ok(Gate::Fifos { start: open(crate::container::PENDING)?, result: open(RESULT)? })
+}
+
+/// Makes the first process. `None` if a helper does, who will tell its pid.
+fn bear(
+    plan: &Plan,
+    cgroup: &Cgroup,
+    sync: Child,
+    gate: Gate,
+    id: &str,
+    log: &Log,
+) -> Result<Option<(i32, OwnedFd)>> {
+    assert_single_thread()?;
+    let doors = cgroup.doors()?;
+    let flags = namespaces::clone_flags(&plan.namespaces);
+    let helper = namespaces::need_helper(&plan.namespaces);
+    let opened = namespaces::open(&plan.namespaces)?;
+    if !helper {
+        return match clone_into(flags, cgroup, doors, Some(log))? {
+            (Fork::Parent(pid, pidfd), _) => Ok(Some((pid, pidfd))),
+            (Fork::Child, doors) => Init { id, plan, cgroup, doors, sync, gate }.main(),
+        };
+    }
+    match process::clone(0, None)? {
+        Fork::Parent(..) => Ok(None),
+        Fork::Child => {
+            let born = enter(&plan.namespaces, &opened)
+                .and_then(|()| clone_into(flags | libc::CLONE_PARENT as u64, cgroup, doors, None));
+            match born {
+                Ok((Fork::Child, doors)) => Init { id, plan, cgroup, doors, sync, gate }.main(),
+                Ok((Fork::Parent(pid, pidfd), _)) => {
+                    let told = sync.say(&FromChild::Made(pid), Some(pidfd.as_fd()));
+                    process::exit(i32::from(told.is_err()))
+                }
+                Err(error) => {
+                    drop(sync.say(&FromChild::Failed(error), None));
+                    process::exit(1)
+                }
+            }
+        }
+    }
+}
+
+fn enter(namespaces: &Namespaces, opened: &[(Kind, OwnedFd)]) -> Result<()> {
+    namespaces::join(opened)?;
+    namespaces::make_time(namespaces)
+}
+
+/// clone3(2) into the v2 group, or beside it with a door more where the kernel does not allow it.
+fn clone_into(
+    flags: u64,
+    cgroup: &Cgroup,
+    mut doors: Vec<OwnedFd>,
+    log: Option<&Log>,
+) -> Result<(Fork, Vec<OwnedFd>)> {
+    let Some(place) = cgroup.birthplace() else { return Ok((process::clone(flags, None)?, doors)) };
+    match process::clone(flags, Some(place)) {
+        Ok(fork) => Ok((fork, doors)),
+        Err(refused) => {
+            if let Some(log) = log {
+                log.debug(&format!("the child enters its cgroup after its birth: {refused}"));
+            }
+            doors.extend(cgroup.unified_door()?);
+            Ok((process::clone(flags, None)?, doors))
+        }
+    }
+}
+
+/// fork(2) copies only the calling thread; another one might hold a lock that the child needs.
+pub fn assert_single_thread() -> Result<()> {
+    let links = std::fs::metadata("/proc/self/task").wrap(|| "count our threads")?.nlink();
+    match links {
+        3 => Ok(()),
+        n => Err(Error::new(format!("the runtime has {} threads, where it must have one", n - 2))),
+    }
+}
+
+/// The parent's side of the conversation.
+struct Talk<'a> {
+    request: &'a Request<'a>,
+    plan: &'a Plan,
+    sync: Parent,
+    console: Option<OwnedFd>,
+}
+
+impl Talk<'_> {
+    fn until_ready(&mut self, half: &mut Half) -> Result<()> {
+        loop {
+            let (message, fd) = self.sync.hear()?;
+            match (message, fd) {
+                (FromChild::Made(pid), Some(pidfd)) => {
+                    set_oom_score(pid, &self.plan.process)?;
+                    half.child = Some((pid, pidfd));
+                    reap_helper(pid)?;
+                }
+                (FromChild::NeedsMaps, _) => {
+                    idmap::write(pid_of(half)?, &self.plan.namespaces)?;
+                    self.sync.say(ToChild::Mapped)?;
+                }
+                (FromChild::NeedsLimits, _) => {
+                    rlimits::apply(pid_of(half)?, &self.plan.process.rlimits)?;
+                    self.sync.say(ToChild::Limited)?;
+                }
+                (FromChild::Mounted, _) => {
+                    self.run_host_hooks(half)?;
+                    self.sync.say(ToChild::HooksDone)?;
+                }
+                (FromChild::Console, Some(master)) => match &self.request.console_socket {
+                    Some(path) => {
+                        send_fd(path, &master, b"/dev/ptmx").wrap(|| "--console-socket")?
+                    }
+                    None => self.console = Some(master),
+                },
+                (FromChild::Ready, _) => return Ok(()),
+                (other, _) => return Err(Error::new(format!("unexpected message {other:?}"))),
+            }
+        }
+    }
+
+    fn run_host_hooks(&self, half: &mut Half) -> Result<()> {
+        let pid = pid_of(half)?;
+        half.container.record.pid = pid;
+        half.container.record.start_time = start_time(pid).unwrap_or(0);
+        half.container.save()?;
+        let state = state_of(&half.container, self.plan, Status::Creating, pid);
+        hooks::run("prestart", &self.plan.hooks.prestart, &state)?;
+        hooks::run("createRuntime", &self.plan.hooks.create_runtime, &state)
+    }
+}
+
+/// The state of a container as its hooks see it.
+pub fn state_of<'a>(
+    container: &'a Container,
+    plan: &'a Plan,
+    status: Status,
+    pid: i32,
+) -> State<'a> {
+    State {
+        oci_version: crate::SPEC_VERSION,
+        id: &container.record.id,
+        status,
+        pid,
+        bundle: &plan.bundle,
+        annotations: &plan.annotations,
+    }
+}
+
+fn pid_of(half: &Half) -> Result<i32> {
+    half.child.as_ref().map(|(pid, _)| *pid).ok_or_else(|| Error::new("the child has no pid yet"))
+}
+
+/// Takes the helper's exit status, so that no zombie is left to the caller.
+fn reap_helper(child: i32) -> Result<()> {
+    match process::waitpid(-1, 0)? {
+        Some((pid, _)) if pid == child => {
+            Err(Error::new("the container's first process ended while it was made"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// /proc/PID/oom_score_adj, which only the parent can lower. It is not touched if nothing is asked.
+pub fn set_oom_score(pid: i32, plan: &Process) -> Result<()> {
+    let Some(score) = plan.oom_score_adj else { return Ok(()) };
+    let path = format!("/proc/{pid}/oom_score_adj");
+    std::fs::write(&path, score.to_string()).map_err(|e| {
+        let denied = e.raw_os_error() == Some(libc::EACCES);
+        let hint = if denied { ": lowering it needs CAP_SYS_RESOURCE" } else { "" };
+        let error: Result<()> = Err(e).wrap(|| format!("process.oomScoreAdj: write {score}{hint}"));
+        error.expect_err("it was an error")
+    })
+}
+
+/// Connects to the socket at `path` and sends a descriptor.
+pub fn send_fd(path: &Path, fd: &OwnedFd, data: &[u8]) -> Result<()> {
+    let socket = socket::connect(path)?;
+    socket::send(&socket, data, Some(fd.as_fd()))
+}
+
+/// Makes the container known: state, pid file, pidfd.
+fn finish(request: &Request<'_>, half: &mut Half, log: &Log) -> Result<()> {
+    let pid = pid_of(half)?;
+    let container = &mut half.container;
+    container.record.pid = pid;
+    container.record.start_time = start_time(pid)
+        .ok_or_else(|| Error::new("the container's first process ended while it was made"))?;
+    container.save()?;
+    if !request.starts {
+        let pending = Path::new(crate::container::PENDING);
+        fs::rename(&container.directory, pending, Path::new(START))?;
+    }
+    if let (Some(path), Some((_, pidfd))) = (&request.pidfd_socket, &half.child) {
+        send_fd(path, pidfd, b"pidfd").wrap(|| "--pidfd-socket")?;
+    }
+    if let Some(path) = &request.pid_file {
+        write_pid_file(path, pid)?;
+    }
+    log.debug(&format!("container {} has pid {pid}", request.id));
+    Ok(())
+}
+
+/// Writes the pid without a newline, which callers do not expect, all or nothing.
+pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let name =
+        path.file_name().ok_or_else(|| Error::new(format!("--pid-file {path:?}: no file name")))?;
+    let temporary = path.with_file_name(format!(".{}.new", name.to_string_lossy()));
+    std::fs::write(&temporary, pid.to_string())
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .wrap(|| format!("--pid-file: write {}", path.display()))
+}

@@ -1,0 +1,223 @@
+//! From the parsed command line to the verb.
+
+use crate::cli::{self, Cli, Verb};
+use crate::container::ContainerId;
+use crate::error::{Context, Error, Result};
+use crate::log::{Format, Log};
+use crate::plan::{Options, Plan, show};
+use crate::{create, delete, exec, features, kill, list, pause, ps, run, seal, spec, start, state};
+use clap::CommandFactory as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// The log that the command line asks for.
+pub fn log(cli: &Cli) -> Log {
+    let format = match cli.log_format {
+        cli::LogFormat::Text => Format::Text,
+        cli::LogFormat::Json => Format::Json,
+    };
+    Log::new(cli.log.clone(), format, cli.debug)
+}
+
+/// Where states are kept: `--root`, or below /run, or below the user's own runtime directory.
+fn root(cli: &Cli) -> PathBuf {
+    match (&cli.root, std::env::var_os("XDG_RUNTIME_DIR")) {
+        (Some(root), _) => root.clone(),
+        (None, Some(own)) if crate::sys::process::euid() != 0 => PathBuf::from(own).join("davit"),
+        (None, _) => "/run/davit".into(),
+    }
+}
+
+/// Carries out the verb; returns the exit code.
+pub fn run(cli: Cli, log: &Log) -> Result<i32> {
+    if cli.systemd_cgroup || cli.cgroup_manager == cli::CgroupManager::Systemd {
+        return Err(Error::new(
+            "--systemd-cgroup is not supported by this version; leave it out to use the cgroup file systems",
+        ));
+    }
+    let root = &root(&cli);
+    let options = Options { cgroups: cgroups(&cli), ..Options::default() };
+    match cli.verb {
+        Verb::Create(args) => {
+            sealed(log)?;
+            create::create(&request(root, args.make, options, true)?, log)?;
+        }
+        Verb::Run(args) => {
+            sealed(log)?;
+            let mode =
+                run::Mode { detach: args.detach, keep: args.keep, no_subreaper: args.no_subreaper };
+            return run::run(&request(root, args.make, options, args.detach)?.started(), mode, log);
+        }
+        Verb::Exec(args) => {
+            sealed(log)?;
+            return exec::exec(&exec_request(root, *args, options)?, log);
+        }
+        Verb::Start(args) => start::start(root, &id(&args)?, log)?,
+        Verb::Kill(args) => {
+            let signal = kill::parse_signal(&args.signal)?;
+            kill::kill(root, &ContainerId::new(&args.id)?, signal, args.all)?;
+        }
+        Verb::Delete(args) => delete::delete(root, &ContainerId::new(&args.id)?, args.force, log)?,
+        Verb::State(args) => print(&state::state(root, &id(&args)?)?)?,
+        Verb::List(args) => print(&list::list(root, list_format(&args), log)?)?,
+        Verb::Ps(args) => {
+            let json = args.format == cli::Format::Json;
+            print(&ps::ps(root, &ContainerId::new(&args.id)?, json, &args.options)?)?;
+        }
+        Verb::Pause(args) => pause::pause(root, &id(&args)?)?,
+        Verb::Resume(args) => pause::resume(root, &id(&args)?)?,
+        Verb::Spec(args) => spec::spec(&args.bundle, args.rootless)?,
+        Verb::Features => {
+            let text = serde_json::to_string_pretty(&features::features())
+                .map_err(|e| Error::new(e.to_string()))?;
+            print(&(text + "\n"))?;
+        }
+        Verb::Plan(args) => print(&plan(&args, options)?)?,
+        Verb::Completions { shell } => completions(shell)?,
+        Verb::Man { directory } => man(&directory)?,
+    }
+    Ok(0)
+}
+
+fn cgroups(cli: &Cli) -> crate::plan::Cgroups {
+    use crate::plan::Cgroups;
+    let user = crate::sys::process::euid() != 0;
+    match (cli.cgroup_manager, cli.rootless) {
+        (cli::CgroupManager::Disabled, _) => Cgroups::None,
+        (_, cli::Rootless::True) => Cgroups::IfAllowed,
+        (_, cli::Rootless::Auto) if user => Cgroups::IfAllowed,
+        _ => Cgroups::Required,
+    }
+}
+
+fn sealed(log: &Log) -> Result<()> {
+    let how = seal::ensure()?;
+    log.debug(&format!("running from a sealed copy ({how})"));
+    Ok(())
+}
+
+fn id(args: &cli::Id) -> Result<ContainerId> {
+    ContainerId::new(&args.id)
+}
+
+/// Descriptors that systemd or another caller hands over (sd_listen_fds(3)).
+fn inherited(options: Options, preserve_fds: u32) -> Options {
+    let listen_fds = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    Options { listen_fds, preserve_fds: preserve_fds + listen_fds, ..options }
+}
+
+fn request(
+    root: &Path,
+    make: cli::Make,
+    options: Options,
+    detaches: bool,
+) -> Result<create::Request<'_>> {
+    let options = Options {
+        no_pivot: make.no_pivot,
+        no_new_keyring: make.no_new_keyring,
+        ..inherited(options, make.preserve_fds)
+    };
+    Ok(create::Request {
+        root,
+        id: ContainerId::new(&make.id)?,
+        bundle: make.bundle,
+        pid_file: make.pid_file,
+        console_socket: make.console_socket,
+        pidfd_socket: make.pidfd_socket,
+        options,
+        starts: false,
+        foreground: !detaches,
+    })
+}
+
+fn exec_request(root: &Path, args: cli::Exec, options: Options) -> Result<exec::Request<'_>> {
+    if args.process.is_none() && args.command.is_empty() {
+        return Err(Error::new("exec: name a command, or a file by --process"));
+    }
+    let wanted = exec::Wanted {
+        file: args.process,
+        args: args.command,
+        cwd: args.cwd,
+        env: args.env,
+        user: args.user,
+        additional_gids: args.additional_gids,
+        capabilities: args.cap,
+        terminal: args.tty,
+        no_new_privileges: args.no_new_privs.then_some(true),
+        apparmor: args.apparmor,
+        label: args.process_label,
+    };
+    Ok(exec::Request {
+        root,
+        id: ContainerId::new(&args.id)?,
+        wanted,
+        detach: args.detach,
+        pid_file: args.pid_file,
+        console_socket: args.console_socket,
+        pidfd_socket: args.pidfd_socket,
+        ignore_paused: args.ignore_paused,
+        cgroups: args.cgroup,
+        options: inherited(options, args.preserve_fds),
+    })
+}
+
+fn list_format(args: &cli::List) -> list::Format {
+    match (args.quiet, args.format) {
+        (true, _) => list::Format::Quiet,
+        (false, cli::Format::Json) => list::Format::Json,
+        (false, cli::Format::Table) => list::Format::Table,
+    }
+}
+
+fn plan(args: &cli::Plan, options: Options) -> Result<String> {
+    let (plan, _) = Plan::load(&args.bundle, options)?;
+    match args.format {
+        cli::PlanFormat::Text => show::text(&plan, &args.id),
+        cli::PlanFormat::Json => show::json(&plan, &args.id),
+    }
+}
+
+/// Prints to stdout; a reader that has gone away is no error.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.wrap(|| "write to stdout"),
+    }
+}
+
+/// What `--version` prints. Callers look for `runc version` in the first line only of a program
+/// of that name.
+pub fn version(program: &str) -> String {
+    let name = if program == "runc" { "runc" } else { "runtime" };
+    format!(
+        "{name} version {}\ncommit: {}\nspec: {}\n",
+        crate::VERSION,
+        crate::COMMIT,
+        crate::SPEC_VERSION
+    )
+}
+
+/// Prints the version.
+pub fn print_version(program: &str) -> Result<()> {
+    print(&version(program))
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<()> {
+    let mut text = Vec::new();
+    let name = program_name();
+    clap_complete::generate(shell, &mut Cli::command(), name, &mut text);
+    print(&String::from_utf8_lossy(&text))
+}
+
+fn man(directory: &Path) -> Result<()> {
+    let command = Cli::command().name(&*program_name().leak()).version(crate::VERSION);
+    clap_mangen::generate_to(command, directory)
+        .wrap(|| format!("write manual pages into {}", directory.display()))
+}
+
+/// The name under which we are installed, with its prefix.
+fn program_name() -> String {
+    let argv0 = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&argv0).file_name().and_then(|n| n.to_str()).unwrap_or("runtime");
+    name.to_string()
+}

@@ -1,0 +1,265 @@
+//! The script of a new container's first process, from its birth to its program.
+//!
+//! It runs in a copy of the runtime made by clone3(2), with the plan at hand, and talks to the
+//! parent (`create.rs`) by the messages of `sync.rs`. Read it from the top: each step takes what
+//! the one before returned, so none can be left out or moved.
+//!
+//! ```text
+//! Joined -> Mounted -> Rooted -> Confined -> execve
+//! ```
+
+use crate::cgroup::Cgroup;
+use crate::confine::{self, Confined};
+use crate::container::Status;
+use crate::error::{Context, Error, Result};
+use crate::hooks::{self, State};
+use crate::lsm;
+use crate::plan::Plan;
+use crate::plan::namespaces::Kind;
+use crate::rootfs::{self, Opened, Root, console};
+use crate::sync::{Child, FromChild, ToChild};
+use crate::sys::{self, fs, process, socket};
+use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// How the program is told to start.
+pub enum Gate {
+    /// By the runtime that made it (`run`).
+    Parent,
+    /// By another process later (`start`), through two FIFOs of the state directory.
+    Fifos {
+        /// One byte in it is the start.
+        start: OwnedFd,
+        /// Why execve(2) failed is written to it.
+        result: OwnedFd,
+    },
+}
+
+/// What the first process is born with.
+pub struct Init<'a> {
+    /// The container's name.
+    pub id: &'a str,
+    /// What to do.
+    pub plan: &'a Plan,
+    /// Its control groups.
+    pub cgroup: &'a Cgroup,
+    /// Files by which it enters groups that it was not born in.
+    pub doors: Vec<OwnedFd>,
+    /// The line to the parent.
+    pub sync: Child,
+    /// How it is told to start.
+    pub gate: Gate,
+}
+
+impl Init<'_> {
+    /// Runs the script. Whatever fails is told to who waits for it: the parent, then `start`.
+    pub fn main(self) -> ! {
+        let Err(error) = self.script();
+        // If nobody listens any more, nobody is interested.
+        drop(self.sync.say(&FromChild::Failed(error.clone()), None));
+        if let Gate::Fifos { result, .. } = &self.gate {
+            drop(fs::write_once(result, error.to_string().as_bytes()));
+        }
+        process::exit(1)
+    }
+
+    fn script(&self) -> Result<Infallible> {
+        let joined = self.join()?;
+        let mounted = self.mount(joined)?;
+        let rooted = self.enter_root(mounted)?;
+        let confined = self.confine(rooted)?;
+        self.wait_for_start()?;
+        self.run_hooks("startContainer", &self.plan.hooks.start_container)?;
+        confined.execute()
+    }
+
+    /// Control groups, ids, and all namespaces but the mounts.
+    fn join(&self) -> Result<Joined> {
+        let namespaces = &self.plan.namespaces;
+        for door in &self.doors {
+            fs::write_once(door, b"0").wrap(|| "enter the container's cgroup")?;
+        }
+        // Before the ids change: afterwards the host's directories may be closed to us.
+        let opened = match namespaces.joins(Kind::Mount) {
+            false => Some(rootfs::open(&self.plan.rootfs)?),
+            true => None,
+        };
+        if namespaces.makes(Kind::User) {
+            self.sync.say(&FromChild::NeedsMaps, None)?;
+            self.sync.await_message(ToChild::Mapped)?;
+            become_root()?;
+        }
+        process::setsid()?;
+        if namespaces.makes(Kind::Cgroup) {
+            // In its final group, which becomes the root of the namespace.
+            process::unshare(Kind::Cgroup.flag())?;
+        }
+        if self.plan.new_keyring {
+            new_keyring(self.id)?;
+        }
+        if namespaces.makes(Kind::Network) {
+            socket::set_interface_up("lo").wrap(|| "set the loopback interface up")?;
+        }
+        if let Some(name) = &self.plan.hostname {
+            process::sethostname(name).wrap(|| "hostname")?;
+        }
+        if let Some(name) = &self.plan.domainname {
+            process::setdomainname(name).wrap(|| "domainname")?;
+        }
+        self.set_sysctls()?;
+        Ok(Joined { opened })
+    }
+
+    /// Kernel parameters, while /proc is the host's and none that an image could have forged.
+    fn set_sysctls(&self) -> Result<()> {
+        for (name, value) in &self.plan.sysctl {
+            let path = PathBuf::from(format!("/proc/sys/{}", name.replace('.', "/")));
+            let file = fs::openat(fs::CWD, &path, libc::O_WRONLY, 0);
+            file.and_then(|file| fs::write_once(&file, value.as_bytes()))
+                .wrap(|| format!("linux.sysctl[{name:?}]"))?;
+        }
+        Ok(())
+    }
+
+    /// The container's tree, built beside the host's.
+    fn mount(&self, joined: Joined) -> Result<Mounted> {
+        let process = &self.plan.process;
+        let root = joined.opened.map(|o| rootfs::build(self.plan, o, self.cgroup)).transpose()?;
+        let terminal = match (process.terminal, &root) {
+            (false, _) => None,
+            (true, Some(root)) => Some(console::open(root)?),
+            (true, None) => Some(joined_console()?),
+        };
+        let slave = match terminal {
+            None => None,
+            Some(console) => {
+                if let Some(root) = &root {
+                    console::mount_at_dev_console(root, &console.slave)?;
+                }
+                self.sync.say(&FromChild::Console, Some(console.master.as_fd()))?;
+                Some(console.slave)
+            }
+        };
+        let hooks = &self.plan.hooks;
+        if !(hooks.prestart.is_empty() && hooks.create_runtime.is_empty()) {
+            self.sync.say(&FromChild::Mounted, None)?;
+            self.sync.await_message(ToChild::HooksDone)?;
+        }
+        self.run_hooks("createContainer", &hooks.create_container)?;
+        // The last moment at which /proc is the host's.
+        lsm::apply(process)?;
+        Ok(Mounted { root, slave })
+    }
+
+    /// From here on no path leads to the host any more.
+    fn enter_root(&self, mounted: Mounted) -> Result<Rooted> {
+        if let Some(root) = &mounted.root {
+            rootfs::enter(root, &self.plan.rootfs)?;
+        }
+        let process = &self.plan.process;
+        match &mounted.slave {
+            Some(slave) => console::take(slave, process.console_size, process.uid)?,
+            None => give_stdio(process.uid)?,
+        }
+        Ok(Rooted)
+    }
+
+    fn confine(&self, Rooted: Rooted) -> Result<Confined> {
+        let plan = self.plan;
+        confine::confine(&plan.process, plan.seccomp.as_ref(), plan.preserve_fds, &self.sync)
+    }
+
+    /// Tells that all is done, and waits for the word.
+    fn wait_for_start(&self) -> Result<()> {
+        self.sync.say(&FromChild::Ready, None)?;
+        match &self.gate {
+            Gate::Parent => self.sync.await_message(ToChild::Start),
+            Gate::Fifos { start, .. } => {
+                self.sync.await_message(ToChild::Saved)?;
+                match fs::read(start, &mut [0u8; 1])? {
+                    1 => Ok(()),
+                    _ => Err(Error::new("the start FIFO was closed")),
+                }
+            }
+        }
+    }
+
+    /// Runs hooks here, in the container's namespaces.
+    fn run_hooks(&self, kind: &str, list: &[crate::plan::hooks::Hook]) -> Result<()> {
+        let status = if kind == "startContainer" { Status::Created } else { Status::Creating };
+        let state = State {
+            oci_version: crate::SPEC_VERSION,
+            id: self.id,
+            status,
+            pid: std::process::id() as i32,
+            bundle: &self.plan.bundle,
+            annotations: &self.plan.annotations,
+        };
+        hooks::run(kind, list, &state)
+    }
+}
+
+/// In all its namespaces; what the host holds for it is open.
+struct Joined {
+    opened: Option<Opened>,
+}
+
+/// The tree stands.
+struct Mounted {
+    root: Option<Root>,
+    slave: Option<OwnedFd>,
+}
+
+/// In the tree, with the stdio that it will have.
+struct Rooted;
+
+/// Takes on the ids 0 of the new user namespace, with the capabilities that go with them.
+pub fn become_root() -> Result<()> {
+    match process::setgroups(&[]) {
+        // Maps made without privilege go with "deny" (user_namespaces(7)).
+        Err(e) if e.errno() != Some(libc::EPERM) => return Err(e),
+        _ => {}
+    }
+    process::setgid(0).wrap(|| "linux.gidMappings: group 0 must be mapped")?;
+    process::setuid(0).wrap(|| "linux.uidMappings: user 0 must be mapped")
+}
+
+/// A session keyring of its own, so that the container does not inherit the caller's keys.
+fn new_keyring(id: &str) -> Result<()> {
+    let name = sys::cstring(format!("_ses.{id}"))?;
+    match process::join_session_keyring(&name) {
+        // A kernel without keys has none to inherit; an outer seccomp filter answers the same.
+        Err(e) if matches!(e.errno(), Some(libc::ENOSYS)) => Ok(()),
+        // The user's quota of keys is used up: keep the caller's keyring, as runc does.
+        Err(e) if e.errno() == Some(libc::EDQUOT) => Ok(()),
+        other => other.map(drop).wrap(|| "make a session keyring (or pass --no-new-keyring)"),
+    }
+}
+
+fn joined_console() -> Result<console::Console> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    console::from_devpts(&fs::openat(fs::CWD, Path::new("/dev/pts"), flags, 0)?)
+}
+
+/// Gives inherited pipes and files to the container's user, who could otherwise not open
+/// /dev/stdout again. What refuses (a terminal of the host, /dev/null, a read-only mount) stays.
+pub fn give_stdio(uid: u32) -> Result<()> {
+    if uid == 0 {
+        return Ok(());
+    }
+    for number in 0..3 {
+        let Ok(fd) = sys::standard(number) else { continue };
+        let st = fs::fstat(fd)?;
+        if st.st_uid == uid || st.st_rdev == libc::makedev(1, 3) {
+            continue;
+        }
+        match fs::fchown(fd, uid, st.st_gid) {
+            Err(e) if !matches!(e.errno(), Some(libc::EINVAL | libc::EPERM | libc::EROFS)) => {
+                return Err(e.wrap("give stdio to process.user"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,366 @@
+//! `config.json` + bundle + host -> [`Plan`]: every default and every check, and nothing done yet.
+//!
+//! The plan is what the parent and the child execute, and what `runtime plan` prints. It is made
+//! before the clone, because parsing and compiling are cheap there and dear in the child. It
+//! checks syntax only: what a path inside the root file system leads to is decided once, on a
+//! descriptor, where the path is used, since an answer from here could be made untrue meanwhile.
+
+pub mod document;
+pub mod hooks;
+pub mod mounts;
+pub mod namespaces;
+pub mod process;
+pub mod show;
+
+use crate::cgroup::plan::CgroupPlan;
+use crate::error::{Context, Error, Result};
+use crate::seccomp;
+use hooks::Hooks;
+use mounts::{Device, Mount, Propagation};
+use namespaces::{Kind, Namespaces};
+use oci_spec::runtime::{Linux, Spec};
+use process::Process;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What the command line adds to the configuration.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// `--no-pivot`: move the root file system over `/` instead of pivot_root(2).
+    pub no_pivot: bool,
+    /// `--no-new-keyring`: keep the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// `--preserve-fds`, with `$LISTEN_FDS` added: descriptors from 3 on that the process gets.
+    pub preserve_fds: u32,
+    /// `$LISTEN_FDS` alone: what the process is told (sd_listen_fds(3)).
+    pub listen_fds: u32,
+    /// Whether control groups are made.
+    pub cgroups: Cgroups,
+}
+
+/// Whether control groups are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub enum Cgroups {
+    /// They are; what hinders it is an error.
+    #[default]
+    Required,
+    /// They are if the caller may, and if the configuration asks for no limit they may be missing.
+    IfAllowed,
+    /// They are not.
+    None,
+}
+
+/// Everything that is to be done to make the container.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    /// The `ociVersion` of the configuration.
+    pub oci_version: String,
+    /// The bundle's directory, absolute.
+    pub bundle: PathBuf,
+    /// Namespaces to make and to join, and id mappings.
+    pub namespaces: Namespaces,
+    /// The root file system and what is mounted in it, in order.
+    pub rootfs: Rootfs,
+    /// The control group and its limits.
+    pub cgroup: CgroupPlan,
+    /// UTS host name.
+    pub hostname: Option<String>,
+    /// NIS domain name.
+    pub domainname: Option<String>,
+    /// Kernel parameters, by their name with dots.
+    pub sysctl: BTreeMap<String, String>,
+    /// The program and what it may do.
+    pub process: Process,
+    /// The compiled system call filter.
+    #[serde(serialize_with = "show::filter")]
+    pub seccomp: Option<seccomp::Filter>,
+    /// Programs to run around the container's life.
+    pub hooks: Hooks,
+    /// The configuration's annotations, for `state` and the hooks.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether the container gets a session keyring of its own.
+    pub new_keyring: bool,
+    /// How many descriptors from 3 on the process inherits.
+    pub preserve_fds: u32,
+    /// Features that this kernel or caller lacks, and what is done instead.
+    pub fallbacks: Vec<String>,
+}
+
+/// The root file system.
+#[derive(Debug, Serialize)]
+pub struct Rootfs {
+    /// Absolute path on the host.
+    pub path: PathBuf,
+    /// Remounted read-only at the end.
+    pub readonly: bool,
+    /// Propagation of the container's whole tree.
+    pub propagation: Propagation,
+    /// Mounts in order.
+    pub mounts: Vec<Mount>,
+    /// Device nodes made in addition, when `/dev` is not the host's.
+    pub devices: Vec<Device>,
+    /// Paths hidden from the container.
+    pub masked: Vec<PathBuf>,
+    /// Paths made read-only.
+    pub readonly_paths: Vec<PathBuf>,
+    /// `--no-pivot`.
+    pub no_pivot: bool,
+    /// Context for tmpfs and its kin (SELinux).
+    pub mount_label: Option<String>,
+}
+
+impl Plan {
+    /// Reads `config.json` of `bundle` and plans the container.
+    ///
+    /// # Errors
+    /// The file cannot be read or parsed, or asks for something that is not supported; the message
+    /// holds the JSON path.
+    pub fn load(bundle: &Path, options: Options) -> Result<(Self, Vec<u8>)> {
+        let bundle = std::fs::canonicalize(bundle).wrap(|| format!("open bundle {bundle:?}"))?;
+        let (spec, text) = document::read(&bundle.join("config.json"))?;
+        let plan = Self::new(bundle, spec, options)?;
+        Ok((plan, text))
+    }
+
+    /// Plans the container that `spec` describes.
+    pub fn new(bundle: PathBuf, spec: Spec, options: Options) -> Result<Self> {
+        check_version(spec.version())?;
+        refuse_other_platforms(&spec)?;
+        let empty = empty_linux();
+        let linux = spec.linux().as_ref().unwrap_or(&empty);
+        refuse_unsupported(linux)?;
+        let mut fallbacks = Vec::new();
+        let namespaces = Namespaces::new(linux)?;
+        let rootfs = Rootfs::new(&bundle, &spec, linux, &namespaces, options)?;
+        let process = spec.process().as_ref().ok_or_else(|| {
+            Error::new("config.json: process is missing; `start` needs a program to run")
+        })?;
+        let process = Process::new(process, linux, options).wrap(|| "config.json: process")?;
+        let seccomp = match linux.seccomp() {
+            None => None,
+            Some(profile) => Some(compile_seccomp(profile)?),
+        };
+        let cgroup = CgroupPlan::new(linux, &namespaces, options.cgroups, &mut fallbacks)?;
+        check_uts(&spec, &namespaces)?;
+        Ok(Self {
+            oci_version: spec.version().clone(),
+            sysctl: sysctls(linux, &namespaces)?,
+            rootfs,
+            cgroup,
+            hostname: spec.hostname().clone().filter(|h| !h.is_empty()),
+            domainname: spec.domainname().clone().filter(|d| !d.is_empty()),
+            process,
+            seccomp,
+            hooks: Hooks::new(spec.hooks().as_ref())?,
+            annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+            new_keyring: !options.no_new_keyring,
+            preserve_fds: options.preserve_fds,
+            namespaces,
+            bundle,
+            fallbacks,
+        })
+    }
+}
+
+/// Compiles `linux.seccomp` for the machine that we run on.
+pub fn compile_seccomp(profile: &oci_spec::runtime::LinuxSeccomp) -> Result<seccomp::Filter> {
+    let filter = seccomp::compile(profile, seccomp::native())
+        .map_err(|e| Error::new(e.to_string()).wrap("config.json"))?;
+    if filter.notify || profile.listener_path().is_some() {
+        return Err(unsupported(
+            "linux.seccomp.listenerPath",
+            "SCMP_ACT_NOTIFY has no listener yet",
+        ));
+    }
+    Ok(filter)
+}
+
+/// An error for a property of the specification that this version does not honour.
+pub fn unsupported(path: &str, why: &str) -> Error {
+    Error::new(format!("config.json: {path} is not supported: {why}"))
+}
+
+fn check_version(version: &str) -> Result<()> {
+    let mut parts = version.split(['.', '-', '+']);
+    let number = |part: Option<&str>| part.and_then(|p| p.parse::<u32>().ok());
+    match (number(parts.next()), number(parts.next()), number(parts.next())) {
+        (Some(1), Some(_), Some(_)) => Ok(()),
+        (Some(_), Some(_), Some(_)) => Err(Error::new(format!(
+            "config.json: ociVersion {version:?} is not supported: this runtime implements 1.x"
+        ))),
+        _ => Err(Error::new(format!(
+            "config.json: ociVersion {version:?} is not a version (SemVer 2.0.0, such as \"1.3.0\")"
+        ))),
+    }
+}
+
+fn refuse_other_platforms(spec: &Spec) -> Result<()> {
+    let other = [
+        ("solaris", spec.solaris().is_some()),
+        ("windows", spec.windows().is_some()),
+        ("vm", spec.vm().is_some()),
+        ("zos", spec.zos().is_some()),
+        (
+            "process.commandLine",
+            spec.process().as_ref().is_some_and(|p| p.command_line().is_some()),
+        ),
+    ];
+    match other.iter().find(|(_, set)| *set) {
+        Some((name, _)) => Err(unsupported(name, "this runtime makes Linux containers")),
+        None => Ok(()),
+    }
+}
+
+fn refuse_unsupported(linux: &Linux) -> Result<()> {
+    if linux.intel_rdt().is_some() {
+        return Err(unsupported("linux.intelRdt", "resctrl groups are not made by this version"));
+    }
+    if linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()) {
+        return Err(unsupported("linux.netDevices", "devices are not moved by this version"));
+    }
+    Ok(())
+}
+
+/// What a configuration without a `linux` object has: oci-spec's own default is a full container.
+pub fn empty_linux() -> Linux {
+    serde_json::from_str("{}").expect("every property of linux is optional")
+}
+
+fn check_uts(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
+    let named = [("hostname", spec.hostname()), ("domainname", spec.domainname())];
+    for (what, value) in named {
+        if value.as_ref().is_some_and(|v| !v.is_empty()) && !namespaces.has(Kind::Uts) {
+            return Err(Error::new(format!(
+                "config.json: {what} is set, but linux.namespaces has no \"uts\": it would rename the host"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// `linux.sysctl`, refusing what is not the container's own.
+fn sysctls(linux: &Linux, namespaces: &Namespaces) -> Result<BTreeMap<String, String>> {
+    let all: BTreeMap<String, String> =
+        linux.sysctl().clone().unwrap_or_default().into_iter().collect();
+    for key in all.keys() {
+        check_sysctl(key, namespaces)
+            .map_err(|why| Error::new(format!("config.json: linux.sysctl[{key:?}]: {why}")))?;
+    }
+    Ok(all)
+}
+
+/// A kernel parameter may be set only where a namespace of the container holds it (sysctl is
+/// otherwise the host's).
+fn check_sysctl(key: &str, namespaces: &Namespaces) -> std::result::Result<(), String> {
+    let dotted = key.replace('/', ".");
+    if dotted.split('.').any(|part| part.is_empty()) {
+        return Err("is not the name of a kernel parameter".into());
+    }
+    const IPC: &[&str] = &[
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let needed = if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
+        Kind::Ipc
+    } else if dotted.starts_with("net.") {
+        Kind::Network
+    } else if dotted == "kernel.hostname" {
+        return Err("use hostname instead".into());
+    } else if dotted == "kernel.domainname" {
+        Kind::Uts
+    } else if dotted.starts_with("user.") {
+        Kind::User
+    } else {
+        return Err("is not in any namespace: it would change the host".into());
+    };
+    if namespaces.has(needed) {
+        Ok(())
+    } else {
+        Err(format!(
+            "needs a {:?} namespace of the container's own in linux.namespaces",
+            needed.name()
+        ))
+    }
+}
+
+impl Rootfs {
+    fn new(
+        bundle: &Path,
+        spec: &Spec,
+        linux: &Linux,
+        namespaces: &Namespaces,
+        options: Options,
+    ) -> Result<Self> {
+        let root = spec
+            .root()
+            .as_ref()
+            .ok_or_else(|| Error::new("config.json: root is missing (required on Linux)"))?;
+        let path = bundle.join(root.path());
+        let path = std::fs::canonicalize(&path)
+            .wrap(|| format!("config.json: root.path: open root file system {path:?}"))?;
+        if !path.is_dir() {
+            return Err(Error::new(format!(
+                "config.json: root.path: {path:?}: not a directory (ENOTDIR)"
+            )));
+        }
+        if !namespaces.has(Kind::Mount) {
+            return Err(Error::new(
+                "config.json: linux.namespaces has no \"mount\": a container needs a mount namespace",
+            ));
+        }
+        if namespaces.joins(Kind::Mount) {
+            return Ok(Self::joined(path));
+        }
+        let mut mounts = Vec::new();
+        for (i, mount) in spec.mounts().iter().flatten().enumerate() {
+            let label = linux.mount_label().as_deref();
+            mounts.push(
+                Mount::new(mount, bundle, label)
+                    .map_err(|e| e.wrap(format!("config.json: mounts[{i}]")))?,
+            );
+        }
+        let devices = mounts::devices(linux, &mounts)?;
+        let list = |paths: &Option<Vec<String>>, name: &str| -> Result<Vec<PathBuf>> {
+            let absolute = |p: &String| match p.starts_with('/') {
+                true => Ok(PathBuf::from(p)),
+                false => {
+                    Err(Error::new(format!("config.json: linux.{name}: {p:?} is not absolute")))
+                }
+            };
+            paths.iter().flatten().map(absolute).collect()
+        };
+        Ok(Self {
+            path,
+            readonly: root.readonly().unwrap_or(false),
+            propagation: Propagation::of_rootfs(linux.rootfs_propagation().as_deref())?,
+            mounts,
+            devices,
+            masked: list(linux.masked_paths(), "maskedPaths")?,
+            readonly_paths: list(linux.readonly_paths(), "readonlyPaths")?,
+            no_pivot: options.no_pivot,
+            mount_label: linux.mount_label().clone(),
+        })
+    }
+
+    /// A container that joins an existing mount namespace gets nothing mounted.
+    fn joined(path: PathBuf) -> Self {
+        Self {
+            path,
+            readonly: false,
+            propagation: Propagation::NONE,
+            mounts: Vec::new(),
+            devices: Vec::new(),
+            masked: Vec::new(),
+            readonly_paths: Vec::new(),
+            no_pivot: false,
+            mount_label: None,
+        }
+    }
+}

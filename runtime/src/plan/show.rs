@@ -1,0 +1,181 @@
+//! `plan`: shows what `create` would do, without doing it.
+
+use super::Plan;
+use super::mounts::Source;
+use crate::error::{Error, Result};
+use crate::seccomp::Filter;
+use serde::{Serialize, Serializer};
+
+/// The plan as JSON, for programs.
+pub fn json(plan: &Plan, id: &str) -> Result<String> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        #[serde(flatten)]
+        plan: &'a Plan,
+        cgroup_writes: Vec<crate::cgroup::resources::Write>,
+        cgroup_paths: Vec<std::path::PathBuf>,
+    }
+    let shown = Shown { plan, cgroup_writes: plan.cgroup.writes()?, cgroup_paths: paths(plan, id) };
+    serde_json::to_string_pretty(&shown).map(|t| t + "\n").map_err(|e| Error::new(e.to_string()))
+}
+
+fn paths(plan: &Plan, id: &str) -> Vec<std::path::PathBuf> {
+    crate::cgroup::Cgroup::planned(&plan.cgroup, id).into_iter().map(|p| p.path).collect()
+}
+
+/// How a filter is shown: its summary, not its program.
+pub fn filter<S: Serializer>(
+    filter: &Option<Filter>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        architectures: Vec<String>,
+        default_action: &'a str,
+        actions: &'a [(String, usize)],
+        newer_get_enosys: bool,
+        instructions: usize,
+        unknown: &'a [String],
+    }
+    let shown = filter.as_ref().map(|filter| Shown {
+        architectures: filter.summary.architectures.iter().map(|a| format!("{a:?}")).collect(),
+        default_action: &filter.summary.default_action,
+        actions: &filter.summary.actions,
+        newer_get_enosys: filter.summary.newer_get_enosys,
+        instructions: filter.summary.instructions,
+        unknown: &filter.summary.unknown,
+    });
+    shown.serialize(serializer)
+}
+
+/// The plan as text, in the order in which it is carried out.
+pub fn text(plan: &Plan, id: &str) -> Result<String> {
+    let mut out = String::new();
+    let mut line = |label: &str, value: String| {
+        if !value.is_empty() {
+            out.push_str(&format!("{label:<12} {value}\n"));
+        }
+    };
+    line("bundle", plan.bundle.display().to_string());
+    for (i, path) in paths(plan, id).iter().enumerate() {
+        line(if i == 0 { "cgroup" } else { "" }, path.display().to_string());
+    }
+    for write in plan.cgroup.writes()? {
+        line("limit", format!("{} = {}", write.file, write.value));
+    }
+    line("devices", devices(plan));
+    line("namespaces", namespaces(plan));
+    for range in &plan.namespaces.uid_map {
+        line("uid map", format!("{} {} {}", range.inside, range.outside, range.count));
+    }
+    for range in &plan.namespaces.gid_map {
+        line("gid map", format!("{} {} {}", range.inside, range.outside, range.count));
+    }
+    line("hostname", plan.hostname.clone().unwrap_or_default());
+    line("domainname", plan.domainname.clone().unwrap_or_default());
+    for (name, value) in &plan.sysctl {
+        line("sysctl", format!("{name} = {value}"));
+    }
+    line("root", root(plan));
+    for mount in &plan.rootfs.mounts {
+        line("mount", describe(mount));
+    }
+    for device in &plan.rootfs.devices {
+        line("device", format!("{} {}:{}", device.path.display(), device.major, device.minor));
+    }
+    for path in &plan.rootfs.readonly_paths {
+        line("read-only", path.display().to_string());
+    }
+    for path in &plan.rootfs.masked {
+        line("masked", path.display().to_string());
+    }
+    process(plan, &mut line);
+    for fallback in &plan.fallbacks {
+        line("fallback", fallback.clone());
+    }
+    Ok(out)
+}
+
+fn devices(plan: &Plan) -> String {
+    let rule = |r: &crate::cgroup::devices::Rule| {
+        let number = |n: Option<u32>| n.map_or("*".into(), |n| n.to_string());
+        let verb = if r.allow { "allow" } else { "deny" };
+        format!("{verb} {} {}:{} {}", r.kind, number(r.major), number(r.minor), r.access)
+    };
+    plan.cgroup.devices.iter().map(rule).collect::<Vec<_>>().join(", ")
+}
+
+fn namespaces(plan: &Plan) -> String {
+    let new = plan.namespaces.new.iter().map(|k| format!("new {}", k.name()));
+    let join =
+        plan.namespaces.join.iter().map(|(k, p)| format!("join {} {}", k.name(), p.display()));
+    join.chain(new).collect::<Vec<_>>().join(", ")
+}
+
+fn root(plan: &Plan) -> String {
+    let rootfs = &plan.rootfs;
+    let how = if rootfs.no_pivot { "move over /" } else { "pivot_root" };
+    let mode = if rootfs.readonly { "read-only" } else { "writable" };
+    format!("{} ({mode}, {how})", rootfs.path.display())
+}
+
+fn describe(mount: &super::mounts::Mount) -> String {
+    let source = match &mount.source {
+        Source::Filesystem { fstype, source, .. } => format!("{fstype} ({source})"),
+        Source::Bind { source, recursive: true } => format!("rbind {}", source.display()),
+        Source::Bind { source, recursive: false } => format!("bind {}", source.display()),
+        Source::Cgroup => "cgroup".into(),
+        Source::Remount => "remount".into(),
+    };
+    let options = mount.options.join(",");
+    format!("{} <- {source} {options}", mount.destination.display()).trim_end().into()
+}
+
+fn process(plan: &Plan, line: &mut impl FnMut(&str, String)) {
+    let process = &plan.process;
+    let hooks = &plan.hooks;
+    for (kind, list) in [
+        ("prestart", &hooks.prestart),
+        ("createRuntime", &hooks.create_runtime),
+        ("createContainer", &hooks.create_container),
+        ("startContainer", &hooks.start_container),
+        ("poststart", &hooks.poststart),
+        ("poststop", &hooks.poststop),
+    ] {
+        for hook in list {
+            line("hook", format!("{kind}: {}", hook.path.display()));
+        }
+    }
+    line("terminal", if process.terminal { "yes".into() } else { String::new() });
+    line("user", format!("{}:{} {:?}", process.uid, process.gid, process.groups));
+    let sets = &process.capabilities;
+    for (name, set) in [
+        ("bounding", sets.bounding),
+        ("effective", sets.effective),
+        ("permitted", sets.permitted),
+        ("inheritable", sets.inheritable),
+        ("ambient", sets.ambient),
+    ] {
+        line(name, set.names().join(" "));
+    }
+    for limit in &process.rlimits {
+        line("rlimit", format!("{} {}:{}", limit.name, limit.soft, limit.hard));
+    }
+    line("new privs", if process.no_new_privileges { "never".into() } else { "allowed".into() });
+    if let Some(filter) = &plan.seccomp {
+        let s = &filter.summary;
+        let actions: Vec<String> = s.actions.iter().map(|(a, n)| format!("{a} {n}")).collect();
+        let enosys = if s.newer_get_enosys { ", newer calls ENOSYS" } else { "" };
+        line(
+            "seccomp",
+            format!(
+                "default {}, {}{enosys}; {} instructions",
+                s.default_action,
+                actions.join(", "),
+                s.instructions
+            ),
+        );
+    }
+    line("cwd", process.cwd.display().to_string());
+    line("program", process.args.join(" "));
+}

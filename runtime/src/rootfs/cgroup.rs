@@ -1,0 +1,111 @@
+//! Mounts of type `cgroup`: the container's view of its control groups.
+
+use super::{Root, resolve};
+use crate::cgroup::Cgroup;
+use crate::cgroup::host::{Hierarchy, Layout};
+use crate::error::{Context, Error, Result};
+use crate::plan::Plan;
+use crate::plan::mounts::Mount;
+use crate::sys::fs;
+use crate::sys::mount::{self as sys, FsContext, MountAttr};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// Mounts cgroup2, or a tmpfs with a directory for each v1 hierarchy.
+pub fn mount(root: &Root, mount: &Mount, plan: &Plan, groups: &Cgroup) -> Result<()> {
+    let target = resolve::directory(&root.fd, &mount.destination)?;
+    let Some(host) = &plan.cgroup.host else {
+        return Err(Error::new("this host has no cgroup hierarchy below /sys/fs/cgroup"));
+    };
+    let made = match host.layout {
+        Layout::Unified => unified(mount)?,
+        Layout::Legacy | Layout::Hybrid => {
+            return legacy(&target, mount, plan, groups, &host.hierarchies);
+        }
+    };
+    sys::attach(&made, &target)
+}
+
+/// A mount of cgroup2 shows the tree from the root of our cgroup namespace on.
+fn unified(mount: &Mount) -> Result<OwnedFd> {
+    let made = FsContext::open("cgroup2").and_then(|context| {
+        context.set("source", "cgroup")?;
+        context.mount(mount.attributes.set)
+    });
+    match made {
+        // In a user namespace without a cgroup namespace it cannot be mounted anew.
+        Err(e) if matches!(e.errno(), Some(libc::EPERM | libc::EBUSY)) => {
+            let tree = sys::clone_tree(fs::CWD, Path::new("/sys/fs/cgroup"), true)?;
+            // The host's tree must not be writable from inside.
+            let set = mount.attributes.set | sys::attr::RDONLY;
+            sys::set_attributes(&tree, MountAttr { set, ..MountAttr::default() }, true)?;
+            Ok(tree)
+        }
+        other => other,
+    }
+}
+
+fn legacy(
+    target: &OwnedFd,
+    mount: &Mount,
+    plan: &Plan,
+    groups: &Cgroup,
+    hierarchies: &[Hierarchy],
+) -> Result<()> {
+    let context = FsContext::open("tmpfs")?;
+    context.set("source", "tmpfs")?;
+    context.set("mode", "755")?;
+    let top = context.mount(mount.attributes.set & !sys::attr::RDONLY)?;
+    sys::attach(&top, target)?;
+    for hierarchy in hierarchies.iter().filter(|h| !h.unified) {
+        one(&top, hierarchy, mount, plan, groups)
+            .wrap(|| format!("cgroup {}", hierarchy.controllers.join(",")))?;
+    }
+    if mount.attributes.set & sys::attr::RDONLY != 0 {
+        let attributes = MountAttr { set: sys::attr::RDONLY, ..MountAttr::default() };
+        sys::set_attributes(&top, attributes, false)?;
+    }
+    Ok(())
+}
+
+fn one(
+    top: &OwnedFd,
+    hierarchy: &Hierarchy,
+    mount: &Mount,
+    plan: &Plan,
+    groups: &Cgroup,
+) -> Result<()> {
+    let name = hierarchy.mount.file_name().unwrap_or_default();
+    fs::mkdirat(top, Path::new(name), 0o755)?;
+    let place = fs::openat(top, Path::new(name), libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    let set = mount.attributes.set;
+    let made = if plan.cgroup.namespace {
+        let context = FsContext::open("cgroup")?;
+        context.set("source", "cgroup")?;
+        for controller in &hierarchy.controllers {
+            match controller.strip_prefix("name=") {
+                Some(name) => {
+                    context.set_flag("none")?;
+                    context.set("name", name)?;
+                }
+                None => context.set_flag(controller)?,
+            }
+        }
+        context.mount(set)?
+    } else {
+        let group = groups
+            .path_of(&hierarchy.controllers)
+            .ok_or_else(|| Error::new("the container has no group in this hierarchy"))?;
+        let tree = sys::clone_tree(fs::CWD, group, false)?;
+        sys::set_attributes(&tree, MountAttr { set, ..MountAttr::default() }, false)?;
+        tree
+    };
+    sys::attach(&made, &place)?;
+    // `cpu` and `cpuacct` are found under both names where they share a hierarchy.
+    for controller in hierarchy.controllers.iter().filter(|c| !c.starts_with("name=")) {
+        if Path::new(controller) != Path::new(name) {
+            fs::symlinkat(Path::new(name), top, Path::new(controller))?;
+        }
+    }
+    Ok(())
+}

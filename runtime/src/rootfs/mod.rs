@@ -1,0 +1,159 @@
+//! The container's file system tree: built on descriptors inside the new mount namespace, then
+//! entered with pivot_root(2).
+//!
+//! The image is hostile: any path in it may be a link to anywhere, and may change while we look.
+//! So every path inside is resolved once, below the root's descriptor, to a descriptor
+//! ([`resolve`]); what is mounted is made detached, finished, and only then attached to it.
+
+pub mod cgroup;
+pub mod console;
+pub mod devices;
+pub mod masks;
+pub mod mounts;
+pub mod resolve;
+
+use crate::cgroup::Cgroup;
+use crate::error::{Context, Result};
+use crate::plan::mounts::{Propagation, Source};
+use crate::plan::{Plan, Rootfs};
+use crate::sys::mount::{self as sys, MountAttr};
+use crate::sys::{self as kernel, fs};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// What must be opened while the child still has the identity that can reach it.
+///
+/// In a new user namespace the child is the caller's user until it becomes the mapped root, whom
+/// the host's directories need not let through.
+pub struct Opened {
+    tree: OwnedFd,
+    /// One for each mount, if it is a bind mount.
+    sources: Vec<Option<OwnedFd>>,
+}
+
+/// The root file system's mount.
+pub struct Root {
+    /// Its root directory.
+    pub fd: OwnedFd,
+}
+
+/// Clones the root file system and all sources of bind mounts, detached.
+///
+/// This comes before the tree is made a slave of the host's, since a clone keeps the peer group
+/// that its origin has now: a mount that asks to be shared stays shared with the host.
+pub fn open(plan: &Rootfs) -> Result<Opened> {
+    let tree = sys::clone_tree(fs::CWD, &plan.path, true).wrap(|| "open the root file system")?;
+    let mut sources = Vec::with_capacity(plan.mounts.len());
+    for mount in &plan.mounts {
+        sources.push(match &mount.source {
+            Source::Bind { source, recursive } => {
+                let opened = sys::clone_tree(fs::CWD, source, *recursive);
+                Some(
+                    opened
+                        .wrap(|| format!("open the source of {}", mount.destination.display()))?,
+                )
+            }
+            _ => None,
+        });
+    }
+    Ok(Opened { tree, sources })
+}
+
+/// Attaches the root file system to itself, so that it is a mount, and mounts everything in it.
+pub fn build(plan: &Plan, opened: Opened, groups: &Cgroup) -> Result<Root> {
+    let rootfs = &plan.rootfs;
+    sys::set_propagation(Path::new("/"), libc::MS_REC | libc::MS_SLAVE)
+        .wrap(|| "keep the container's mounts away from the host")?;
+    propagate(&opened.tree, before_pivot(rootfs.propagation))?;
+    let place = fs::openat(fs::CWD, &rootfs.path, libc::O_PATH | libc::O_DIRECTORY, 0)
+        .wrap(|| "open the root file system")?;
+    sys::attach(&opened.tree, &place)
+        .wrap(|| format!("mount the root file system {}", rootfs.path.display()))?;
+    let root = Root { fd: opened.tree };
+    for (mount, source) in rootfs.mounts.iter().zip(opened.sources) {
+        mounts::apply(&root, mount, source, plan, groups)
+            .wrap(|| format!("mount {}", mount.destination.display()))?;
+    }
+    devices::create(&root, plan)?;
+    masks::apply(&root, rootfs)?;
+    resolve::directory(&root.fd, &plan.process.cwd)
+        .wrap(|| format!("make the working directory {}", plan.process.cwd.display()))
+        // On a read-only root file system it must exist already; chdir(2) will tell.
+        .map(drop)
+        .or_else(|e| if e.errno() == Some(libc::EROFS) { Ok(()) } else { Err(e) })?;
+    Ok(root)
+}
+
+/// A private or slave tree is so from the start; "shared" is what it was, and "unbindable" would
+/// hinder our own mounts, so both are set at the end.
+fn before_pivot(wanted: Propagation) -> Propagation {
+    match wanted.kind {
+        libc::MS_SHARED => Propagation::NONE,
+        libc::MS_UNBINDABLE => Propagation { kind: libc::MS_PRIVATE, recursive: true },
+        _ => Propagation { recursive: true, ..wanted },
+    }
+}
+
+fn propagate(mount: &OwnedFd, wanted: Propagation) -> Result<()> {
+    if wanted.kind == 0 {
+        return Ok(());
+    }
+    let attributes = MountAttr { propagation: wanted.kind, ..MountAttr::default() };
+    sys::set_attributes(mount, attributes, wanted.recursive)
+}
+
+/// Makes the tree the root directory, and lets go of the host's.
+pub fn enter(root: &Root, plan: &Rootfs) -> Result<()> {
+    if plan.no_pivot {
+        move_over_root(root)?;
+    } else {
+        fs::fchdir(&root.fd).wrap(|| "enter the root file system")?;
+        // The old root ends up mounted over the new one, which "." still is: detaching "." leaves
+        // no directory of the container needed to hold it.
+        sys::pivot_here().wrap(|| "make the root file system the root")?;
+        sys::detach(Path::new(".")).wrap(|| "let go of the host's root")?;
+        fs::chdir(Path::new("/"))?;
+    }
+    if matches!(plan.propagation.kind, libc::MS_SHARED | libc::MS_UNBINDABLE) {
+        let recursive = if plan.propagation.recursive { libc::MS_REC } else { 0 };
+        sys::set_propagation(Path::new("/"), plan.propagation.kind | recursive)
+            .wrap(|| "linux.rootfsPropagation")?;
+    }
+    if plan.readonly {
+        let attributes = MountAttr { set: sys::attr::RDONLY, ..MountAttr::default() };
+        let top = fs::openat(fs::CWD, Path::new("/"), libc::O_PATH | libc::O_DIRECTORY, 0)?;
+        sys::set_attributes(&top, attributes, false).wrap(|| "make the root read-only")?;
+    }
+    Ok(())
+}
+
+/// The way of a ramdisk, from which pivot_root(2) is impossible (`--no-pivot`).
+fn move_over_root(root: &Root) -> Result<()> {
+    fs::fchdir(&root.fd).wrap(|| "enter the root file system")?;
+    // Without these two the container could mount them again and see the host's.
+    for host in ["/proc", "/sys"] {
+        match sys::detach(Path::new(host)) {
+            Err(e) if !matches!(e.errno(), Some(libc::EINVAL | libc::EPERM | libc::ENOENT)) => {
+                return Err(e.wrap("hide the host's file systems"));
+            }
+            _ => {}
+        }
+    }
+    sys::move_to(Path::new("."), Path::new("/")).wrap(|| "move the root file system over /")?;
+    fs::chroot(Path::new("."))?;
+    fs::chdir(Path::new("/"))
+}
+
+/// Changes into the working directory, and makes sure that it lies inside.
+///
+/// A descriptor of a host directory that leaked in could be reached as `/proc/self/fd/N`; the
+/// kernel then calls the directory unreachable (getcwd(2)).
+pub fn change_directory(path: &Path) -> Result<()> {
+    fs::chdir(path).wrap(|| "process.cwd")?;
+    let real = fs::raw_getcwd()?;
+    if !real.is_absolute() {
+        return Err(kernel::failed(libc::ENOENT, || format!("getcwd() = {real:?}"))
+            .wrap(format!("process.cwd: {} lies outside the container", path.display())));
+    }
+    Ok(())
+}

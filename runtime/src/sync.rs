@@ -1,0 +1,202 @@
+//! What parent and child say to each other while a container or a process in it is made.
+//!
+//! One packet socket joins them; each message is one packet: a tag, then the text if there is one.
+//! A packet of no bytes means that the other side is gone.
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::sys::socket;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What the child says, in this order; a message that nothing asks for is left out.
+#[derive(Debug)]
+pub enum FromChild {
+    /// The helper that joins namespaces has made the real child: its pid, and a pidfd comes along.
+    Made(i32),
+    /// In a new user namespace: its id maps have to be written.
+    NeedsMaps,
+    /// The mount namespace is as planned, and pivot_root comes next: time for the hooks that run
+    /// on the host.
+    Mounted,
+    /// The terminal's master comes along.
+    Console,
+    /// Its resource limits can be set only with the parent's privileges.
+    NeedsLimits,
+    /// Everything is done but the start.
+    Ready,
+    /// It failed and ends.
+    Failed(Error),
+}
+
+/// What the parent says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToChild {
+    /// The id maps are written.
+    Mapped,
+    /// The hooks have run.
+    HooksDone,
+    /// The limits are set.
+    Limited,
+    /// The state is saved: the child may wait for its start.
+    Saved,
+    /// The program may start at once (`run`).
+    Start,
+}
+
+/// No message is longer; errors are cut to fit.
+const LIMIT: usize = 16 * 1024;
+
+impl FromChild {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Made(pid) => format!("P{pid}").into_bytes(),
+            Self::NeedsMaps => b"U".into(),
+            Self::Mounted => b"M".into(),
+            Self::Console => b"C".into(),
+            Self::NeedsLimits => b"L".into(),
+            Self::Ready => b"R".into(),
+            Self::Failed(error) => {
+                let errno = error.errno().unwrap_or(0);
+                let mut text = format!("E{errno} {error}").into_bytes();
+                text.truncate(LIMIT);
+                text
+            }
+        }
+    }
+
+    fn decode(data: &[u8]) -> Result<Self> {
+        let rest = || String::from_utf8_lossy(&data[1..]).into_owned();
+        Ok(match data.first() {
+            None => return Err(Error::new("the container's first process ended unexpectedly")),
+            Some(b'P') => Self::Made(rest().parse().map_err(|_| garbled(data))?),
+            Some(b'U') => Self::NeedsMaps,
+            Some(b'M') => Self::Mounted,
+            Some(b'C') => Self::Console,
+            Some(b'L') => Self::NeedsLimits,
+            Some(b'R') => Self::Ready,
+            Some(b'E') => {
+                let text = rest();
+                let (errno, message) = text.split_once(' ').ok_or_else(|| garbled(data))?;
+                let kind = match errno.parse() {
+                    Ok(0) | Err(_) => Kind::Other,
+                    Ok(errno) => Kind::Errno(errno),
+                };
+                Self::Failed(Error::of(kind, message))
+            }
+            Some(_) => return Err(garbled(data)),
+        })
+    }
+}
+
+fn garbled(data: &[u8]) -> Error {
+    Error::new(format!("unexpected message {:?}", String::from_utf8_lossy(data)))
+}
+
+/// The parent's end.
+pub struct Parent(pub OwnedFd);
+
+/// The child's end.
+pub struct Child(pub OwnedFd);
+
+/// A connected pair.
+pub fn pair() -> Result<(Parent, Child)> {
+    let (a, b) = socket::pair().wrap(|| "make the socket between parent and child")?;
+    Ok((Parent(a), Child(b)))
+}
+
+impl Parent {
+    /// Sends one message.
+    pub fn say(&self, message: ToChild) -> Result<()> {
+        let tag = match message {
+            ToChild::Mapped => b"m",
+            ToChild::HooksDone => b"h",
+            ToChild::Limited => b"l",
+            ToChild::Saved => b"s",
+            ToChild::Start => b"g",
+        };
+        socket::send(&self.0, tag, None)
+    }
+
+    /// Waits for the next message; a child's failure becomes our error.
+    pub fn hear(&self) -> Result<(FromChild, Option<OwnedFd>)> {
+        let (data, fd) = socket::receive(&self.0, LIMIT)?;
+        match FromChild::decode(&data)? {
+            FromChild::Failed(error) => Err(error),
+            message => Ok((message, fd)),
+        }
+    }
+
+    /// Waits until the program runs: execve(2) closes the child's end.
+    pub fn hear_exec(&self) -> Result<()> {
+        let (data, _) = socket::receive(&self.0, LIMIT)?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        match FromChild::decode(&data)? {
+            FromChild::Failed(error) => Err(error),
+            other => Err(Error::new(format!("unexpected message {other:?} after the start"))),
+        }
+    }
+}
+
+impl Child {
+    /// Sends one message.
+    pub fn say(&self, message: &FromChild, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        socket::send(&self.0, &message.encode(), fd)
+    }
+
+    /// Waits for the message `expected`. A parent that is gone, or says something else, is an error.
+    pub fn await_message(&self, expected: ToChild) -> Result<()> {
+        let (data, _) = socket::receive(&self.0, 16)?;
+        let heard = match data.as_slice() {
+            b"m" => ToChild::Mapped,
+            b"h" => ToChild::HooksDone,
+            b"l" => ToChild::Limited,
+            b"s" => ToChild::Saved,
+            b"g" => ToChild::Start,
+            _ => return Err(Error::new("the runtime ended before the container was made")),
+        };
+        match heard == expected {
+            true => Ok(()),
+            false => Err(Error::new(format!("heard {heard:?} instead of {expected:?}"))),
+        }
+    }
+}
+
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_pass() {
+        let (parent, child) = pair().unwrap();
+        child.say(&FromChild::Made(7), Some(child.as_fd())).unwrap();
+        let (message, fd) = parent.hear().unwrap();
+        assert!(matches!(message, FromChild::Made(7)) && fd.is_some());
+        parent.say(ToChild::Saved).unwrap();
+        child.await_message(ToChild::Saved).unwrap();
+    }
+
+    #[test]
+    fn a_failure_keeps_its_errno_and_its_words() {
+        let (parent, child) = pair().unwrap();
+        let error = Error::of(Kind::Errno(libc::EPERM), "mknod: operation not permitted (EPERM)");
+        child.say(&FromChild::Failed(error), None).unwrap();
+        let error = parent.hear().unwrap_err();
+        assert_eq!(error.errno(), Some(libc::EPERM));
+        assert!(error.to_string().starts_with("mknod"));
+    }
+
+    #[test]
+    fn a_child_that_is_gone_is_an_error_before_the_start_and_success_after() {
+        let (parent, child) = pair().unwrap();
+        drop(child);
+        assert!(parent.hear().is_err());
+        assert!(parent.hear_exec().is_ok());
+    }
+}

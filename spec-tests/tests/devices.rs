@@ -1,0 +1,100 @@
+//! Devices (config-linux.md#devices, #default-devices) and the device rules of the cgroup.
+
+use serde_json::json;
+use spec_tests::Case;
+
+#[test]
+fn the_default_devices_are_there() {
+    let case = Case::new();
+    let bundle = case.bundle().sh(
+        "for d in null zero full random urandom tty; do stat -c '%n %t:%T %a %F' /dev/$d; done",
+    );
+    let outcome = case.run(&bundle);
+    let expected = [
+        "/dev/null 1:3 666 character special file",
+        "/dev/zero 1:5 666 character special file",
+        "/dev/full 1:7 666 character special file",
+        "/dev/random 1:8 666 character special file",
+        "/dev/urandom 1:9 666 character special file",
+        "/dev/tty 5:0 666 character special file",
+    ];
+    assert_eq!(outcome.quiet_success().stdout.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn the_default_devices_work() {
+    let case = Case::new();
+    let bundle = case.bundle().sh(
+        "echo x > /dev/null && head -c 4 /dev/zero | wc -c && head -c 4 /dev/urandom | wc -c; \
+         echo x > /dev/full",
+    );
+    let outcome = case.run(&bundle);
+    assert_eq!(outcome.stdout, "4\n4\n", "{outcome}");
+    assert!(outcome.stderr.contains("No space left on device"), "{outcome}");
+}
+
+#[test]
+fn the_default_links_are_there() {
+    let case = Case::new();
+    let bundle =
+        case.bundle().sh("for l in fd stdin stdout stderr ptmx; do readlink /dev/$l; done");
+    let outcome = case.run(&bundle);
+    let links: Vec<_> = outcome.quiet_success().stdout.lines().collect();
+    assert_eq!(
+        links[..4],
+        ["/proc/self/fd", "/proc/self/fd/0", "/proc/self/fd/1", "/proc/self/fd/2"]
+    );
+    assert!(["pts/ptmx", "/dev/pts/ptmx"].contains(&links[4]), "{outcome}");
+}
+
+#[test]
+fn a_listed_device_is_made() {
+    let case = Case::new();
+    let device = json!({
+        "path": "/dev/sub/mine", "type": "c", "major": 1, "minor": 3,
+        "fileMode": 0o640, "uid": 7, "gid": 8,
+    });
+    let bundle = case
+        .bundle()
+        .push("/linux/devices", device)
+        .sh("stat -c '%t:%T %a %u:%g %F' /dev/sub/mine");
+    case.run(&bundle).quiet_success().prints("1:3 640 7:8 character special file");
+}
+
+#[test]
+fn a_listed_fifo_is_made() {
+    let case = Case::new();
+    let device = json!({ "path": "/dev/pipe", "type": "p", "fileMode": 0o600 });
+    let bundle = case.bundle().push("/linux/devices", device).sh("stat -c '%a %F' /dev/pipe");
+    case.run(&bundle).quiet_success().prints("600 fifo");
+}
+
+#[test]
+fn a_device_that_is_not_allowed_cannot_be_opened() {
+    let case = Case::new();
+    // /dev/kmsg: any root may open it, unless the cgroup's rules forbid.
+    let device = json!({ "path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11 });
+    let bundle = case
+        .bundle()
+        .push("/linux/devices", device.clone())
+        .capabilities(&["CAP_SYSLOG", "CAP_SYS_ADMIN"])
+        .sh("exec 3</dev/kmsg");
+    let outcome = case.run(&bundle);
+    assert!(outcome.code() != 0 && outcome.stderr.contains("not permitted"), "{outcome}");
+    let rule = json!({ "allow": true, "type": "c", "major": 1, "minor": 11, "access": "r" });
+    let bundle = case
+        .bundle()
+        .push("/linux/devices", device)
+        .push("/linux/resources/devices", rule)
+        .capabilities(&["CAP_SYSLOG", "CAP_SYS_ADMIN"])
+        .sh("exec 3</dev/kmsg && echo open");
+    case.run(&bundle).quiet_success().prints("open");
+}
+
+#[test]
+fn a_default_device_cannot_be_made_elsewhere_without_mknod() {
+    let case = Case::new();
+    let bundle = case.bundle().sh("mknod /dev/other c 1 3");
+    let outcome = case.run(&bundle);
+    assert!(outcome.code() != 0 && outcome.stderr.contains("not permitted"), "{outcome}");
+}

@@ -1,0 +1,83 @@
+//! Masked and read-only paths (config-linux.md#masked-paths, #readonly-paths).
+
+use serde_json::json;
+use spec_tests::Case;
+
+#[test]
+fn a_masked_file_reads_as_empty() {
+    let case = Case::new();
+    let bundle = case
+        .bundle()
+        .file("/etc/secret", "text")
+        .push("/linux/maskedPaths", "/etc/secret")
+        .sh("cat /etc/secret; echo end");
+    case.run(&bundle).quiet_success().prints("end");
+}
+
+#[test]
+fn a_masked_directory_is_empty_and_closed() {
+    let case = Case::new();
+    let bundle = case
+        .bundle()
+        .writable()
+        .file("/etc/secrets/one", "text")
+        .push("/linux/maskedPaths", "/etc/secrets")
+        .sh("ls -A /etc/secrets; touch /etc/secrets/new");
+    let outcome = case.run(&bundle);
+    assert_eq!(outcome.stdout, "");
+    assert!(outcome.code() != 0 && outcome.stderr.contains("Read-only"), "{outcome}");
+}
+
+#[test]
+fn the_default_masks_hide_what_they_name() {
+    let case = Case::new();
+    let bundle = case
+        .bundle()
+        .sh("for p in keys timer_list; do wc -c < /proc/$p; done; ls -A /sys/firmware | wc -l");
+    case.run(&bundle).quiet_success().prints("0\n0\n0");
+}
+
+#[test]
+fn a_readonly_path_refuses_writes() {
+    let case = Case::new();
+    let bundle = case
+        .bundle()
+        .writable()
+        .file("/etc/kept/file", "text")
+        .push("/linux/readonlyPaths", "/etc/kept")
+        .sh("cat /etc/kept/file; echo x > /etc/kept/file");
+    let outcome = case.run(&bundle);
+    assert_eq!(outcome.stdout, "text");
+    assert!(outcome.code() != 0 && outcome.stderr.contains("Read-only"), "{outcome}");
+}
+
+#[test]
+fn proc_sys_is_read_only() {
+    let case = Case::new();
+    let bundle = case.bundle().sh("echo 1 > /proc/sys/net/ipv4/ip_forward");
+    let outcome = case.run(&bundle);
+    assert!(outcome.code() != 0 && outcome.stderr.contains("Read-only"), "{outcome}");
+}
+
+#[test]
+fn a_path_that_is_missing_is_passed_over() {
+    let case = Case::new();
+    let bundle = case
+        .bundle()
+        .push("/linux/maskedPaths", "/proc/no-such-file")
+        .push("/linux/readonlyPaths", "/proc/no-such-file-either")
+        .args(["echo", "ran"]);
+    case.run(&bundle).quiet_success().prints("ran");
+}
+
+#[test]
+fn without_masks_nothing_is_hidden() {
+    let case = Case::new();
+    let bundle = case
+        .bundle()
+        .set("/linux/maskedPaths", json!([]))
+        .set("/linux/readonlyPaths", json!([]))
+        .args(["cat", "/proc/self/mountinfo"]);
+    let outcome = case.run(&bundle);
+    assert!(!outcome.quiet_success().stdout.contains(" /proc/"), "{outcome}");
+}
