@@ -10,7 +10,10 @@ use clap::{Parser, Subcommand};
 
 use crate::Result;
 use crate::store::{self, Store};
-use crate::verb::{completions, gc, inspect, load, ls, man, pull, push, rm, save, tag};
+use crate::verb::{
+    commit, completions, diff, gc, inspect, load, ls, man, mount, pull, push, rm, save, tag,
+    umount, unpack,
+};
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let commit = option_env!("DAVIT_COMMIT").unwrap_or("unknown");
@@ -77,6 +80,16 @@ pub enum Verb {
     Inspect(inspect::Args),
 
     // Bundles.
+    /// Unpack an image into a bundle that an OCI runtime can run
+    Unpack(Box<unpack::Args>),
+    /// Mount a bundle's root file system again, after a reboot
+    Mount(mount::Args),
+    /// Unmount a bundle's root file system
+    Umount(umount::Args),
+    /// Write what was changed in a bundle, as a layer, to standard output
+    Diff(diff::Args),
+    /// Make a new image of a bundle's image and changes
+    Commit(commit::Args),
 
     // The program itself.
     /// Write a completion script for a shell to standard output
@@ -99,6 +112,12 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Rm(args) => rm::run(args, globals)?,
         Verb::Gc(args) => gc::run(args, globals)?,
         Verb::Inspect(args) => inspect::run(args, globals)?,
+
+        Verb::Unpack(args) => unpack::run(*args, globals)?,
+        Verb::Mount(args) => mount::run(args)?,
+        Verb::Umount(args) => umount::run(args)?,
+        Verb::Diff(args) => diff::run(args)?,
+        Verb::Commit(args) => commit::run(args, globals)?,
 
         Verb::Completions(args) => completions::run(args)?,
         Verb::Man(args) => man::run(args)?,

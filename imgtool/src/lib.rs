@@ -3,21 +3,26 @@
 //! The store is an OCI image layout ([`store`]); everything that enters it or leaves it goes
 //! through types that cannot hold a malformed value: [`digest::Digest`],
 //! [`reference::Reference`], [`platform::Platform`], [`descriptor::Descriptor`]. An image is its
-//! manifest and its configuration ([`image`]).
+//! manifest and its configuration ([`image`]). Its layers ([`layer`]) are unpacked once
+//! ([`snapshot`]), stacked ([`overlay`]), and become a directory that a runtime runs ([`bundle`]).
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod bundle;
 pub mod cli;
 pub mod compression;
 pub mod descriptor;
 pub mod digest;
 pub mod error;
 pub mod image;
+pub mod layer;
 pub mod output;
+pub mod overlay;
 pub mod platform;
 pub mod progress;
 pub mod reference;
 pub mod registry;
+pub mod snapshot;
 pub mod store;
 pub mod verb;
 
