@@ -32,6 +32,11 @@ packages: ## Install the Debian packages that the tests and the demo use (root o
 test: build packages ## Run every test: units, specification, clients, pipelines
 	DAVIT_BIN=$(BIN) spec-tests/tally cargo test --locked --workspace --no-fail-fast
 
+.PHONY: vm-test
+vm-test: build ## Run the specification's tests in a Debian virtual machine (cgroup v2, systemd)
+	@spec-tests/packages vm
+	spec-tests/tally spec-tests/vm/run $(BIN)
+
 .PHONY: demo
 demo: build packages ## Build an image from this machine's busybox, run it, build it again
 	@PATH="$(BIN):$$PATH" spec-tests/demo/run

@@ -123,7 +123,7 @@ fn build_pipes_into_load() {
     let files = [("Dockerfile", "FROM scratch\nCOPY file /\n"), ("file", "text")];
     tools.context(&files);
     let line = "cd context; buildtool build -t piped -o type=oci,dest=- . 2>/dev/null | \
-                imgtool --quiet --store $S load - && imgtool --store $S ls --json piped";
+                imgtool --quiet --store $S load - >&2 && imgtool --store $S ls --json piped";
     let list = tools.shell(line).success().json();
     assert_eq!(list.as_array().map(Vec::len), Some(1), "{list}");
 }
