@@ -14,7 +14,7 @@ use crate::plan::namespaces::Kind;
 use crate::sys::fs;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -199,9 +199,11 @@ impl Container {
             }
             other => other?,
         };
-        let text = std::io::read_to_string(std::fs::File::from(file))
+        let mut text = Vec::new();
+        std::fs::File::from(file)
+            .read_to_end(&mut text)
             .wrap(|| format!("read {}", path.join("state.json").display()))?;
-        let record: Record = serde_json::from_str(&text).map_err(|e| corrupt(e.to_string()))?;
+        let record: Record = serde_json::from_slice(&text).map_err(|e| corrupt(e.to_string()))?;
         if record.version != VERSION {
             return Err(corrupt(format!("has version {}, not {VERSION}", record.version)));
         }

@@ -104,7 +104,7 @@ trait UnwrapEmpty {
 
 impl UnwrapEmpty for Option<LinuxResources> {
     fn unwrap_or_default_empty(self) -> LinuxResources {
-        self.unwrap_or_else(|| serde_json::from_str("{}").expect("every resource is optional"))
+        self.unwrap_or_else(|| serde_json::from_slice(b"{}").expect("every resource is optional"))
     }
 }
 

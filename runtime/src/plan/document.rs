@@ -13,22 +13,77 @@ pub fn read(path: &Path) -> Result<(Spec, Vec<u8>)> {
     Ok((spec, text))
 }
 
-/// Parses JSON, and on failure parses again more slowly to tell the JSON path.
+/// Parses JSON; an error is given the JSON path of the place that the parser names by line and column.
 pub fn parse<T: DeserializeOwned>(text: &[u8], origin: &Path) -> Result<T> {
-    match serde_json::from_slice(text) {
-        Ok(value) => Ok(value),
-        Err(plain) => {
-            let mut reader = serde_json::Deserializer::from_slice(text);
-            let located = serde_path_to_error::deserialize::<_, T>(&mut reader).err();
-            let name = origin.display();
-            Err(match located.map(|e| (e.path().to_string(), e.into_inner())) {
-                Some((path, cause)) if path != "." => {
-                    Error::new(format!("{name}: {path}: {cause}"))
+    serde_json::from_slice(text).map_err(|e| {
+        let (name, path) = (origin.display(), path_at(text, offset(text, e.line(), e.column())));
+        match path.as_str() {
+            "" => Error::new(format!("{name}: {e}")),
+            path => Error::new(format!("{name}: {path}: {e}")),
+        }
+    })
+}
+
+/// Bytes before the place that serde_json calls `line` (from 1) and `column` (in bytes).
+fn offset(text: &[u8], line: usize, column: usize) -> usize {
+    let mut starts = std::iter::once(0)
+        .chain(text.iter().enumerate().filter_map(|(i, b)| (*b == b'\n').then_some(i + 1)));
+    (starts.nth(line.saturating_sub(1)).unwrap_or(0) + column).min(text.len())
+}
+
+/// One level of nesting on the way to a place in a JSON text.
+enum Level {
+    /// In an object: the key read last, and whether a key comes next.
+    Object(String, bool),
+    /// In an array: the index.
+    Array(usize),
+}
+
+/// The JSON path (`process.user.uid`, `mounts[3].options[0]`) of the value that `end` is in.
+fn path_at(text: &[u8], end: usize) -> String {
+    let mut levels: Vec<Level> = Vec::new();
+    let mut at = 0;
+    while at < end {
+        match text[at] {
+            b'{' => levels.push(Level::Object(String::new(), true)),
+            b'[' => levels.push(Level::Array(0)),
+            // The parser has read the bracket that ends what it complains about.
+            b'}' | b']' if at + 1 < end => drop(levels.pop()),
+            b':' => {
+                if let Some(Level::Object(_, key_next)) = levels.last_mut() {
+                    *key_next = false;
                 }
-                _ => Error::new(format!("{name}: {plain}")),
-            })
+            }
+            b',' => match levels.last_mut() {
+                Some(Level::Object(_, key_next)) => *key_next = true,
+                Some(Level::Array(index)) => *index += 1,
+                None => {}
+            },
+            b'"' => {
+                let begin = at + 1;
+                at = begin;
+                while at < text.len() && text[at] != b'"' {
+                    at += if text[at] == b'\\' { 2 } else { 1 };
+                }
+                if let Some(Level::Object(key, true)) = levels.last_mut() {
+                    *key = String::from_utf8_lossy(&text[begin..at.min(text.len())]).into_owned();
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    let mut path = String::new();
+    for level in levels {
+        match level {
+            Level::Object(key, false) if path.is_empty() => path = key,
+            Level::Object(key, false) => path = format!("{path}.{key}"),
+            // Between members: the object itself is meant.
+            Level::Object(_, true) => {}
+            Level::Array(index) => path = format!("{path}[{index}]"),
         }
     }
+    path
 }
 
 /// Refuses by name those properties of the specification that the parser's types do not have and
@@ -56,6 +111,18 @@ mod tests {
         let e = parse::<Spec>(text, Path::new("config.json")).unwrap_err().to_string();
         assert!(e.starts_with("config.json: process.user.uid: invalid type"), "{e}");
         assert!(e.contains("line 1 column"), "{e}");
+    }
+
+    #[test]
+    fn paths_lead_through_arrays_and_escapes() {
+        let text = br#"{"a":{"k\"}":[1,{"x":"]","y":[true,7]}]}}"#;
+        let seven = text.iter().position(|b| *b == b'7').unwrap();
+        assert_eq!(path_at(text, seven + 1), r#"a.k\"}[1].y[1]"#);
+        let missing = br#"{"process":{"user":{}},"root":1}"#;
+        assert_eq!(
+            path_at(missing, missing.iter().position(|b| *b == b'}').unwrap()),
+            "process.user"
+        );
     }
 
     #[test]

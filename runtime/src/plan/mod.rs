@@ -224,7 +224,7 @@ fn refuse_unsupported(linux: &Linux) -> Result<()> {
 
 /// What a configuration without a `linux` object has: oci-spec's own default is a full container.
 pub fn empty_linux() -> Linux {
-    serde_json::from_str("{}").expect("every property of linux is optional")
+    serde_json::from_slice(b"{}").expect("every property of linux is optional")
 }
 
 fn check_uts(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
