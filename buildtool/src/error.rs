@@ -26,26 +26,17 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// A failure at its origin: what failed, on what, and why.
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            chain: vec![message.into()],
-            kind: Kind::Failure,
-        }
+        Self { chain: vec![message.into()], kind: Kind::Failure }
     }
 
     /// A command line that asks for something that does not exist (exit code 2).
     pub fn usage(message: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::Usage,
-            ..Self::new(message)
-        }
+        Self { kind: Kind::Usage, ..Self::new(message) }
     }
 
     /// The build was stopped by signal number `signal` (exit code 128 + `signal`).
     pub fn interrupted(signal: u8) -> Self {
-        Self {
-            kind: Kind::Interrupted(signal),
-            ..Self::new("interrupted: nothing was written")
-        }
+        Self { kind: Kind::Interrupted(signal), ..Self::new("interrupted: nothing was written") }
     }
 
     /// Adds the caller's intent in front of the chain.
@@ -88,6 +79,12 @@ impl From<std::io::Error> for Error {
 impl From<rustix::io::Errno> for Error {
     fn from(errno: rustix::io::Errno) -> Self {
         std::io::Error::from(errno).into()
+    }
+}
+
+impl From<imgtool::Error> for Error {
+    fn from(error: imgtool::Error) -> Self {
+        Self::new(error.to_string())
     }
 }
 

@@ -73,21 +73,12 @@ impl Lexer {
 
     /// Expands `word`.
     pub fn expand(&self, word: &str, env: &dyn Env) -> Result<Expanded, Problem> {
-        let mut scan = Scan {
-            lexer: self,
-            env,
-            chars: word.chars().collect(),
-            at: 0,
-            unset: BTreeSet::new(),
-        };
+        let mut scan =
+            Scan { lexer: self, env, chars: word.chars().collect(), at: 0, unset: BTreeSet::new() };
         let (text, words) = scan
             .until(None, self.raw_escapes)
             .map_err(|problem| format!("{problem} in {word:?}"))?;
-        Ok(Expanded {
-            text,
-            words,
-            unset: scan.unset,
-        })
+        Ok(Expanded { text, words, unset: scan.unset })
     }
 
     /// Expands `word` and returns the text alone.
@@ -141,7 +132,11 @@ impl Scan<'_> {
     }
 
     /// Reads to `stop`, which is consumed, or to the end of the text when there is none.
-    fn until(&mut self, stop: Option<char>, raw_escapes: bool) -> Result<(String, Vec<String>), Problem> {
+    fn until(
+        &mut self,
+        stop: Option<char>,
+        raw_escapes: bool,
+    ) -> Result<(String, Vec<String>), Problem> {
         let (mut text, mut words) = (String::new(), Words::default());
         while let Some(c) = self.peek() {
             if Some(c) == stop {
@@ -339,7 +334,12 @@ impl Scan<'_> {
     }
 
     /// `- + ?`, and their `:` forms, for which an empty variable counts as unset.
-    fn conditional(&mut self, name: &str, operator: char, empty_is_unset: bool) -> Result<String, Problem> {
+    fn conditional(
+        &mut self,
+        name: &str,
+        operator: char,
+        empty_is_unset: bool,
+    ) -> Result<String, Problem> {
         let (word, _) = self.until(Some('}'), false)?;
         let value = self.lookup(name);
         if self.lexer.keep_unset && value.is_none() {

@@ -73,9 +73,7 @@ impl Pattern {
             false => Atom::Run(true),
         };
         let literals = suffix.trim_start_matches('/').chars().map(Atom::Literal);
-        Self {
-            atoms: std::iter::once(first).chain(literals).collect(),
-        }
+        Self { atoms: std::iter::once(first).chain(literals).collect() }
     }
 
     /// Compiles the pattern of a `${x#pattern}` modifier: `*`, `?`, and `\` before these,

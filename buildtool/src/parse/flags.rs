@@ -27,7 +27,11 @@ pub struct Flags {
 
 impl Flags {
     /// Checks `words` against `table`.
-    pub fn parse(instruction: &str, words: &[Word], table: &[(&'static str, Takes)]) -> Result<Self, At> {
+    pub fn parse(
+        instruction: &str,
+        words: &[Word],
+        table: &[(&'static str, Takes)],
+    ) -> Result<Self, At> {
         let mut flags = Self::default();
         for word in words {
             flags.add(instruction, word, table).map_err(|message| (word.at, message))?;
@@ -35,7 +39,12 @@ impl Flags {
         Ok(flags)
     }
 
-    fn add(&mut self, instruction: &str, word: &Word, table: &[(&'static str, Takes)]) -> Result<(), String> {
+    fn add(
+        &mut self,
+        instruction: &str,
+        word: &Word,
+        table: &[(&'static str, Takes)],
+    ) -> Result<(), String> {
         let (name, value) = match word.text[2..].split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (&word.text[2..], None),

@@ -47,12 +47,7 @@ pub fn parse(word: &str) -> Option<Heredoc> {
     let name = single(&plain, rest)?;
     let raw = single(&Lexer { raw_quotes: true, ..plain }, rest)?;
     let quotes = |text: &str| text.matches(['\'', '"']).count();
-    Some(Heredoc {
-        expand: quotes(&name) == quotes(&raw),
-        name,
-        chomp,
-        body: String::new(),
-    })
+    Some(Heredoc { expand: quotes(&name) == quotes(&raw), name, chomp, body: String::new() })
 }
 
 fn single(lexer: &Lexer, text: &str) -> Option<String> {
@@ -62,12 +57,7 @@ fn single(lexer: &Lexer, text: &str) -> Option<String> {
 
 /// The here-documents which a logical line opens, in order.
 pub fn on_line(line: &str) -> Vec<Heredoc> {
-    let lexer = Lexer {
-        raw_quotes: true,
-        raw_escapes: true,
-        keep_unset: true,
-        ..Lexer::new('\\')
-    };
+    let lexer = Lexer { raw_quotes: true, raw_escapes: true, keep_unset: true, ..Lexer::new('\\') };
     let words = lexer.expand(line, &NoEnv).map(|e| e.words).unwrap_or_default();
     words.iter().filter_map(|word| parse(word)).collect()
 }

@@ -37,8 +37,8 @@ pub struct Transfer {
     pub chmod: Option<String>,
     /// `--exclude=PATTERN`, each.
     pub exclude: Vec<String>,
-    /// `--parents`.
-    pub parents: bool,
+    /// `--link`: the layer does not depend on what lies below it.
+    pub link: bool,
     /// `--unpack=BOOL` of ADD.
     pub unpack: Option<bool>,
     /// Source paths, wildcards included.

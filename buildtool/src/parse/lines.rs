@@ -33,10 +33,7 @@ impl Line {
             .unwrap_or_default();
         let end = offset.min(self.text.len());
         let column = self.text[start.min(end)..end].chars().count() as u32;
-        Place {
-            line: place.line,
-            column: place.column + column,
-        }
+        Place { line: place.line, column: place.column + column }
     }
 }
 
@@ -68,7 +65,10 @@ pub fn split(text: &str) -> Result<Lines, Located> {
     };
     reader.run()?;
     if reader.out.lines.is_empty() {
-        return Err((Place { line: reader.number.max(1), column: 1 }, "file with no instructions".into()));
+        return Err((
+            Place { line: reader.number.max(1), column: 1 },
+            "file with no instructions".into(),
+        ));
     }
     Ok(reader.out)
 }
@@ -115,12 +115,8 @@ impl<'a> Reader<'a> {
     /// Reads one instruction which begins with `first`.
     fn instruction(&mut self, first: &str, place: Place) -> Result<(), Located> {
         let escape = self.out.directives.escape;
-        let mut line = Line {
-            text: String::new(),
-            origins: vec![(0, place)],
-            last: 0,
-            heredocs: Vec::new(),
-        };
+        let mut line =
+            Line { text: String::new(), origins: vec![(0, place)], last: 0, heredocs: Vec::new() };
         let mut continued = append(&mut line.text, first, escape);
         while continued {
             let Some(physical) = self.next() else { break };
@@ -165,9 +161,7 @@ impl<'a> Reader<'a> {
 /// An escape character ends a line as a continuation unless another one precedes it.
 fn append(text: &mut String, line: &str, escape: char) -> bool {
     let trimmed = line.trim_end_matches([' ', '\t']);
-    let continued = trimmed
-        .strip_suffix(escape)
-        .filter(|before| !before.ends_with(escape));
+    let continued = trimmed.strip_suffix(escape).filter(|before| !before.ends_with(escape));
     text.push_str(continued.unwrap_or(line));
     continued.is_some()
 }

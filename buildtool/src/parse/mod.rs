@@ -63,7 +63,8 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Dockerfile> {
         .lines
         .iter()
         .map(|line| {
-            typed::instruction(line, escape).map_err(|(offset, message)| at((line.place(offset), message)))
+            typed::instruction(line, escape)
+                .map_err(|(offset, message)| at((line.place(offset), message)))
         })
         .collect();
     Ok(Dockerfile {
@@ -72,7 +73,9 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Dockerfile> {
         warnings: lines
             .empty_continuations
             .iter()
-            .map(|line| format!("{name}:{line}: empty continuation line: remove it, or make it a comment"))
+            .map(|line| {
+                format!("{name}:{line}: empty continuation line: remove it, or make it a comment")
+            })
             .collect(),
         directives: lines.directives,
     })
@@ -80,12 +83,15 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Dockerfile> {
 
 /// Parses one ONBUILD trigger, at `place` of the file `name`.
 pub fn trigger(name: &str, place: Place, text: &str) -> Result<Instruction> {
-    let located = |message: String| Error::new(format!("{name}:{place}: ONBUILD trigger {text:?}: {message}"));
+    let located = |message: String| {
+        Error::new(format!("{name}:{place}: ONBUILD trigger {text:?}: {message}"))
+    };
     let lines = lines::split(text).map_err(|(_, message)| located(message))?;
     let [line] = lines.lines.as_slice() else {
         return Err(located("a trigger is exactly one instruction".into()));
     };
-    let mut instruction = typed::instruction(line, '\\').map_err(|(_, message)| located(message))?;
+    let mut instruction =
+        typed::instruction(line, '\\').map_err(|(_, message)| located(message))?;
     if matches!(instruction.kind, Kind::From(_) | Kind::Onbuild(_) | Kind::Maintainer(_)) {
         return Err(located("FROM, ONBUILD and MAINTAINER can not be triggers".into()));
     }

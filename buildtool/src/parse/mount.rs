@@ -59,8 +59,25 @@ pub struct MountSpec {
 }
 
 const KEYS: &[&str] = &[
-    "type", "from", "source", "src", "target", "dst", "destination", "readonly", "ro", "readwrite",
-    "rw", "id", "sharing", "required", "env", "size", "mode", "uid", "gid",
+    "type",
+    "from",
+    "source",
+    "src",
+    "target",
+    "dst",
+    "destination",
+    "readonly",
+    "ro",
+    "readwrite",
+    "rw",
+    "id",
+    "sharing",
+    "required",
+    "env",
+    "size",
+    "mode",
+    "uid",
+    "gid",
 ];
 
 const TYPES: &[&str] = &["bind", "cache", "tmpfs", "secret", "ssh"];
@@ -112,7 +129,9 @@ fn kind(fields: &[(String, Option<&str>)]) -> Result<MountType, String> {
 }
 
 fn set(spec: &mut MountSpec, key: &str, value: Option<&str>) -> Result<(), String> {
-    let required = || value.map(str::to_owned).ok_or(format!("invalid field '{key}' must be a key=value pair"));
+    let required = || {
+        value.map(str::to_owned).ok_or(format!("invalid field '{key}' must be a key=value pair"))
+    };
     match key {
         "type" => {}
         "from" => spec.from = Some(required()?),
@@ -187,11 +206,15 @@ fn check(spec: &MountSpec) -> Result<(), String> {
         return Err("'from' doesn't support variable expansion, define alias stage instead".into());
     }
     match spec.kind {
-        MountType::Secret if spec.from.is_some() => Err("secret mount should not have a from".into()),
+        MountType::Secret if spec.from.is_some() => {
+            Err("secret mount should not have a from".into())
+        }
         MountType::Secret if spec.source.is_some() && spec.id.is_some() => {
             Err("both source and id can't be set".into())
         }
-        MountType::Secret if spec.source.is_none() && spec.target.is_none() && spec.id.is_none() => {
+        MountType::Secret
+            if spec.source.is_none() && spec.target.is_none() && spec.id.is_none() =>
+        {
             Err("invalid secret mount: one of id, source, target required".into())
         }
         MountType::Bind | MountType::Cache | MountType::Tmpfs if spec.target.is_none() => {

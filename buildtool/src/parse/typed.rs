@@ -4,15 +4,33 @@ use std::time::Duration;
 
 use super::flags::{At, Flags, Takes};
 use super::heredoc;
-use super::instruction::{CommandLine, From, Healthcheck, Instruction, Kind, Network, Run, Transfer};
+use super::instruction::{
+    CommandLine, From, Healthcheck, Instruction, Kind, Network, Run, Transfer,
+};
 use super::lines::Line;
 use super::words::{self, Command, Word};
 use super::{mount, suggest};
 
 /// The names of all instructions.
 pub const NAMES: &[&str] = &[
-    "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER",
-    "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
 ];
 
 const FROM: &[(&str, Takes)] = &[("platform", Takes::Value)];
@@ -27,15 +45,15 @@ const COPY: &[(&str, Takes)] = &[
     ("chown", Takes::Value),
     ("chmod", Takes::Value),
     ("exclude", Takes::Values),
+    ("link", Takes::Bool),
     ("parents", Takes::Unsupported),
-    ("link", Takes::Unsupported),
 ];
 const ADD: &[(&str, Takes)] = &[
     ("chown", Takes::Value),
     ("chmod", Takes::Value),
     ("exclude", Takes::Values),
     ("unpack", Takes::Bool),
-    ("link", Takes::Unsupported),
+    ("link", Takes::Bool),
     ("keep-git-dir", Takes::Unsupported),
     ("checksum", Takes::Unsupported),
 ];
@@ -135,15 +153,15 @@ impl Request<'_> {
         let words = words::plain(self.command.rest, self.command.rest_at);
         let (image, name) = match words.as_slice() {
             [image] => (image, None),
-            [image, keyword, name] if keyword.text.eq_ignore_ascii_case("as") => (image, Some(stage_name(name)?)),
-            [_, keyword, _] => return Err((keyword.at, format!("expected AS, found {:?}", keyword.text))),
+            [image, keyword, name] if keyword.text.eq_ignore_ascii_case("as") => {
+                (image, Some(stage_name(name)?))
+            }
+            [_, keyword, _] => {
+                return Err((keyword.at, format!("expected AS, found {:?}", keyword.text)));
+            }
             _ => return self.error("FROM requires either one or three arguments"),
         };
-        Ok(Kind::From(From {
-            image: image.text.clone(),
-            name,
-            platform: flags.value("platform"),
-        }))
+        Ok(Kind::From(From { image: image.text.clone(), name, platform: flags.value("platform") }))
     }
 
     fn arg(&self) -> Result<Kind, At> {
@@ -232,13 +250,17 @@ impl Request<'_> {
             ));
         };
         if heredoc::parse(&destination.text).is_some() {
-            return Err((destination.at, format!("{} cannot accept a heredoc as a destination", self.name)));
+            return Err((
+                destination.at,
+                format!("{} cannot accept a heredoc as a destination", self.name),
+            ));
         }
         let mut transfer = Transfer {
             from: flags.value("from"),
             chown: flags.value("chown"),
             chmod: flags.value("chmod"),
             exclude: flags.values("exclude").map(|(pattern, _)| pattern.to_owned()).collect(),
+            link: flags.is_true("link"),
             unpack: flags.value("unpack").map(|value| value == "true"),
             destination: destination.text,
             ..Transfer::default()
@@ -280,7 +302,8 @@ impl Request<'_> {
 
     fn volume(&self) -> Result<Kind, At> {
         self.flags(&[])?;
-        let paths: Vec<String> = self.list()?.into_iter().map(|word| word.text.trim().to_owned()).collect();
+        let paths: Vec<String> =
+            self.list()?.into_iter().map(|word| word.text.trim().to_owned()).collect();
         if paths.is_empty() {
             return self.at_least_one();
         }
@@ -333,7 +356,8 @@ impl Request<'_> {
         let retries = match flags.values("retries").next() {
             None => None,
             Some((text, at)) => Some(
-                text.parse().map_err(|_| (at, format!("--retries must be a whole number, not {text:?}")))?,
+                text.parse()
+                    .map_err(|_| (at, format!("--retries must be a whole number, not {text:?}")))?,
             ),
         };
         Ok(Healthcheck {
@@ -352,9 +376,13 @@ impl Request<'_> {
             return self.at_least_one();
         }
         match kind(self.line, self.command.rest_at, self.escape)? {
-            Kind::Onbuild(_) => return self.error("chaining ONBUILD via ONBUILD ONBUILD isn't allowed"),
+            Kind::Onbuild(_) => {
+                return self.error("chaining ONBUILD via ONBUILD ONBUILD isn't allowed");
+            }
             Kind::From(_) => return self.error("FROM isn't allowed as an ONBUILD trigger"),
-            Kind::Maintainer(_) => return self.error("MAINTAINER isn't allowed as an ONBUILD trigger"),
+            Kind::Maintainer(_) => {
+                return self.error("MAINTAINER isn't allowed as an ONBUILD trigger");
+            }
             _ => {}
         }
         let mut text = self.command.rest.to_owned();
@@ -381,7 +409,8 @@ fn stage_name(word: &Word) -> Result<String, At> {
 
 /// A Go duration of at least a millisecond; zero means the default.
 fn interval(name: &str, text: &str) -> Result<Option<Duration>, String> {
-    let duration = duration(text).ok_or(format!("--{name}: invalid duration {text:?} (examples: 30s, 1m30s, 500ms)"))?;
+    let duration = duration(text)
+        .ok_or(format!("--{name}: invalid duration {text:?} (examples: 30s, 1m30s, 500ms)"))?;
     if !duration.is_zero() && duration < Duration::from_millis(1) {
         return Err(format!("--{name} cannot be less than 1ms"));
     }

@@ -31,12 +31,7 @@ pub fn command(line: &str, from: usize, escape: char) -> Command<'_> {
     let name = Word { text: line[start..end].to_owned(), at: start };
     let (flags, at) = flags(line, end, escape);
     let rest = line[at..].trim_start();
-    Command {
-        name,
-        flags,
-        rest_at: line.len() - rest.len(),
-        rest: rest.trim_end(),
-    }
+    Command { name, flags, rest_at: line.len() - rest.len(), rest: rest.trim_end() }
 }
 
 /// Reads leading `--` words; returns them and where they end. A bare `--` ends them.
@@ -78,7 +73,8 @@ pub fn takes_heredocs(line: &str, escape: char) -> bool {
     if command.name.text.eq_ignore_ascii_case("onbuild") {
         command = self::command(line, command.rest_at, escape);
     }
-    let takes = ["run", "copy", "add"].iter().any(|name| command.name.text.eq_ignore_ascii_case(name));
+    let takes =
+        ["run", "copy", "add"].iter().any(|name| command.name.text.eq_ignore_ascii_case(name));
     takes && line.contains("<<") && !matches!(json(command.rest), Ok(Some(_)))
 }
 
