@@ -82,6 +82,12 @@ impl From<rustix::io::Errno> for Error {
     }
 }
 
+impl From<nix::errno::Errno> for Error {
+    fn from(errno: nix::errno::Errno) -> Self {
+        std::io::Error::from(errno).into()
+    }
+}
+
 impl From<imgtool::Error> for Error {
     fn from(error: imgtool::Error) -> Self {
         Self::new(error.to_string())
