@@ -11,6 +11,8 @@ enum Kind {
     Failure,
     Usage,
     Interrupted(u8),
+    /// Whoever read our stdout went away, which is no failure (`| head`).
+    StdoutClosed,
 }
 
 /// A failed build or a refused command line.
@@ -46,12 +48,18 @@ impl Error {
         self
     }
 
+    /// Is there nothing to say about it?
+    pub fn is_silent(&self) -> bool {
+        self.kind == Kind::StdoutClosed
+    }
+
     /// The process exit code for this error.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
             Kind::Failure => 1,
             Kind::Usage => 2,
             Kind::Interrupted(signal) => 128 + signal,
+            Kind::StdoutClosed => 0,
         }
     }
 }
@@ -90,7 +98,11 @@ impl From<nix::errno::Errno> for Error {
 
 impl From<imgtool::Error> for Error {
     fn from(error: imgtool::Error) -> Self {
-        Self::new(error.to_string())
+        let kind = match error.kind() {
+            imgtool::error::Kind::StdoutClosed => Kind::StdoutClosed,
+            _ => Kind::Failure,
+        };
+        Self { kind, ..Self::new(error.to_string()) }
     }
 }
 

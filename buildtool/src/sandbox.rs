@@ -13,8 +13,9 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitCode};
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{Sender, channel};
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -64,13 +65,16 @@ pub fn watch() -> Result<ExitCode> {
         ));
     }
     stop_signals().thread_block().wrap(|| "block signals")?;
+    // Before unshare: a thread whose children enter another pid namespace can start no threads.
+    let tell = forward_signals();
     unshare(CloneFlags::CLONE_NEWPID).wrap(|| "unshare(CLONE_NEWPID)")?;
     let mut builder = Command::new("/proc/self/exe")
         .arg0(BUILDER)
         .args(std::env::args_os().skip(1))
         .spawn()
         .wrap(|| "start the builder")?;
-    forward_signals(&builder);
+    // The receiver is a thread that never ends.
+    let _ = tell.send(Pid::from_raw(builder.id() as i32));
     let status = builder.wait().wrap(|| "wait for the builder")?;
     match (status.code(), status.signal()) {
         (Some(code), _) => Ok(ExitCode::from(code as u8)),
@@ -82,14 +86,16 @@ pub fn watch() -> Result<ExitCode> {
 }
 
 /// A terminal signals both processes; whoever signals the watcher alone means the build.
-fn forward_signals(builder: &Child) {
-    let pid = Pid::from_raw(builder.id() as i32);
+fn forward_signals() -> Sender<Pid> {
+    let (tell, told) = channel();
     std::thread::spawn(move || {
+        let Ok(pid) = told.recv() else { return };
         while let Ok(signal) = stop_signals().wait() {
             // The builder may just have ended, which is what was asked for.
             let _ = kill(pid, signal);
         }
     });
+    tell
 }
 
 /// Makes this process the builder: dies with the watcher, mounts privately, stops on signals.

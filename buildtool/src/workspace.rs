@@ -28,8 +28,10 @@ impl Workspace {
     /// Creates a working directory in `store`, after removing those of dead builds.
     pub fn create(store: &Store) -> Result<Self> {
         let builds = store.private_dir("builds")?;
-        let door = File::create(builds.join(".lock")).wrap(|| format!("lock {}", builds.display()))?;
-        flock(&door, FlockOperation::LockExclusive).wrap(|| format!("lock {}", builds.display()))?;
+        let door =
+            File::create(builds.join(".lock")).wrap(|| format!("lock {}", builds.display()))?;
+        flock(&door, FlockOperation::LockExclusive)
+            .wrap(|| format!("lock {}", builds.display()))?;
         reap(&builds)?;
         let id = unique()[..12].to_owned();
         let path = builds.join(&id);
@@ -77,7 +79,8 @@ fn reap(builds: &Path) -> Result<()> {
     let what = || format!("look for dead builds in {}", builds.display());
     for entry in fs::read_dir(builds).wrap(what)? {
         let path = entry.wrap(what)?.path();
-        let Some(id) = path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_dir()) else {
+        let Some(id) = path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_dir())
+        else {
             continue;
         };
         let dead = match File::open(path.join("lock")) {

@@ -81,7 +81,9 @@ impl Origin<'_> {
         if !pattern::has_wildcard(clean) {
             let path = PathBuf::from(pattern::unescape(clean));
             let source = self.source(&path, exclude)?;
-            let missing = || Error::new(format!("{pattern:?} not found in {}{}", self.name, self.hint(&path)));
+            let missing = || {
+                Error::new(format!("{pattern:?} not found in {}{}", self.name, self.hint(&path)))
+            };
             return Ok(vec![source.ok_or_else(missing)?]);
         }
         let mut found = vec![PathBuf::new()];
@@ -124,11 +126,7 @@ impl Origin<'_> {
         let Some(stat) = &found.stat else { return Ok(None) };
         let name = path.file_name().unwrap_or_default().to_owned();
         let is_dir = kind(stat) == FileType::Directory;
-        let mut walk = Walk {
-            origin: self,
-            exclude,
-            items: Vec::new(),
-        };
+        let mut walk = Walk { origin: self, exclude, items: Vec::new() };
         let outer = self.inherited(&found.path);
         let (ignored, inherited) = self.ignore.check(&found.path.to_string_lossy(), &outer);
         let ignored = ignored && !found.path.as_os_str().is_empty();
@@ -150,7 +148,8 @@ impl Origin<'_> {
 
     /// What the ignore rules say of the directories above `path`.
     fn inherited(&self, path: &Path) -> Inherited {
-        let above: Vec<&Path> = path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).collect();
+        let above: Vec<&Path> =
+            path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).collect();
         above.iter().rev().fold(Inherited::default(), |inherited, dir| {
             self.ignore.check(&dir.to_string_lossy(), &inherited).1
         })
@@ -164,13 +163,20 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn dir(&mut self, relative: &Path, path: &Path, ignore: &Inherited, exclude: &Inherited) -> Result<()> {
+    fn dir(
+        &mut self,
+        relative: &Path,
+        path: &Path,
+        ignore: &Inherited,
+        exclude: &Inherited,
+    ) -> Result<()> {
         for name in self.origin.tree.names(path)? {
             let (relative, path) = (relative.join(&name), path.join(&name));
             let (ignored, ignore) = self.origin.ignore.check(&path.to_string_lossy(), ignore);
             let (excluded, exclude) = self.exclude.check(&relative.to_string_lossy(), exclude);
             let hidden = ignored || excluded;
-            let prunable = (!ignored || !self.origin.ignore.has_exceptions()) && (!excluded || !self.exclude.has_exceptions());
+            let prunable = (!ignored || !self.origin.ignore.has_exceptions())
+                && (!excluded || !self.exclude.has_exceptions());
             if hidden && prunable {
                 continue;
             }
@@ -214,7 +220,7 @@ impl Walk<'_> {
             mode: stat.st_mode & 0o7777,
             uid: if keep { stat.st_uid } else { 0 },
             gid: if keep { stat.st_gid } else { 0 },
-            mtime: stat.st_mtime as i64,
+            mtime: stat.st_mtime,
             xattrs: tree.xattrs(path, stat)?,
             inode: linked.then_some((stat.st_dev, stat.st_ino)),
             digest: None,
@@ -250,7 +256,9 @@ fn digest_of(tree: &Tree, path: &Path) -> Result<Digest> {
 pub fn identify(item: &Item, mut field: impl FnMut(&[u8])) {
     field(bytes(&item.relative));
     let (tag, detail): (&[u8], Vec<u8>) = match &item.kind {
-        Kind::File(_) => (b"file", item.digest.as_ref().map(Digest::to_string).unwrap_or_default().into()),
+        Kind::File(_) => {
+            (b"file", item.digest.as_ref().map(Digest::to_string).unwrap_or_default().into())
+        }
         Kind::Dir => (b"dir", Vec::new()),
         Kind::Symlink(target) => (b"symlink", target.clone()),
         Kind::Hardlink(target) => (b"hardlink", target.clone()),

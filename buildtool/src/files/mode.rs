@@ -37,7 +37,9 @@ impl Mode {
     pub fn apply(&self, bits: u32, directory: bool) -> u32 {
         match self {
             Self::Bits(new) => *new,
-            Self::Changes(changes) => changes.iter().fold(bits, |bits, change| change.apply(bits, directory)),
+            Self::Changes(changes) => {
+                changes.iter().fold(bits, |bits, change| change.apply(bits, directory))
+            }
         }
     }
 }

@@ -54,13 +54,7 @@ pub struct Layout<'a> {
 impl<'a> Layout<'a> {
     /// An empty layer over `base`.
     pub fn new(base: Option<&'a Tree>, look: Look) -> Self {
-        Self {
-            base,
-            look,
-            members: BTreeMap::new(),
-            links: HashMap::new(),
-            changed: false,
-        }
+        Self { base, look, members: BTreeMap::new(), links: HashMap::new(), changed: false }
     }
 
     /// Does the layer change anything?
@@ -113,16 +107,24 @@ impl<'a> Layout<'a> {
     /// Makes sure of the directories above `path`. Existing ones are repeated as they are, so
     /// that the layer can be unpacked without those below it.
     fn parents(&mut self, path: &Path) -> Result<()> {
-        let mut above: Vec<&Path> = path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).collect();
+        let mut above: Vec<&Path> =
+            path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).collect();
         above.reverse();
         for dir in above {
             match self.type_at(dir)? {
                 Some(FileType::Directory) => self.repeat(dir)?,
-                Some(_) => return Err(Error::new(format!("/{} is not a directory", dir.display()))),
+                Some(_) => {
+                    return Err(Error::new(format!("/{} is not a directory", dir.display())));
+                }
                 None => {
                     let (uid, gid) = self.look.owner.unwrap_or((0, 0));
                     let mtime = self.look.time;
-                    self.put(dir, Kind::Dir, Meta { mode: 0o755, uid, gid, mtime, xattrs: Vec::new() }, Content::None);
+                    self.put(
+                        dir,
+                        Kind::Dir,
+                        Meta { mode: 0o755, uid, gid, mtime, xattrs: Vec::new() },
+                        Content::None,
+                    );
                 }
             }
         }
@@ -139,7 +141,7 @@ impl<'a> Layout<'a> {
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
             gid: stat.st_gid,
-            mtime: (stat.st_mtime as i64).min(self.look.time),
+            mtime: stat.st_mtime.min(self.look.time),
             xattrs: base.xattrs(path, &stat)?,
         };
         let changed = self.changed;
@@ -196,7 +198,12 @@ impl<'a> Layout<'a> {
         let root = self.real(destination)?;
         match self.type_at(&root)? {
             Some(FileType::Directory) => self.parents(&root.join("x"))?,
-            Some(_) => return Err(Error::new(format!("cannot copy a directory to /{}: it is not one", root.display()))),
+            Some(_) => {
+                return Err(Error::new(format!(
+                    "cannot copy a directory to /{}: it is not one",
+                    root.display()
+                )));
+            }
             None => self.item(tree, first, &root)?,
         }
         for item in &source.items[1..] {
@@ -209,7 +216,12 @@ impl<'a> Layout<'a> {
         match item.kind {
             Kind::Dir => match self.type_at(target)? {
                 None | Some(FileType::Directory) => {}
-                Some(_) => return Err(Error::new(format!("cannot copy a directory to /{}: it is not one", target.display()))),
+                Some(_) => {
+                    return Err(Error::new(format!(
+                        "cannot copy a directory to /{}: it is not one",
+                        target.display()
+                    )));
+                }
             },
             _ => self.check_file(target)?,
         }
@@ -277,7 +289,8 @@ impl<'a> Layout<'a> {
 
     /// The members in order, each hard link after the file that it names.
     fn late_links(self) -> Vec<(PathBuf, Placed)> {
-        let is_link = |(_, placed): &(PathBuf, Placed)| matches!(placed.member.kind, Kind::Hardlink(_));
+        let is_link =
+            |(_, placed): &(PathBuf, Placed)| matches!(placed.member.kind, Kind::Hardlink(_));
         let (links, mut rest): (Vec<_>, Vec<_>) = self.members.into_iter().partition(is_link);
         rest.extend(links);
         rest
@@ -305,7 +318,11 @@ impl Content {
     }
 }
 
-fn copy_verified(file: &mut impl Read, out: &mut dyn Write, digest: Option<&Digest>) -> io::Result<u64> {
+fn copy_verified(
+    file: &mut impl Read,
+    out: &mut dyn Write,
+    digest: Option<&Digest>,
+) -> io::Result<u64> {
     let (mut hasher, mut total) = (Hasher::new(Algorithm::Sha256), 0);
     let mut buffer = vec![0; 128 << 10];
     loop {
@@ -320,7 +337,9 @@ fn copy_verified(file: &mut impl Read, out: &mut dyn Write, digest: Option<&Dige
         total += read as u64;
     }
     match digest {
-        Some(expected) if hasher.finish() != *expected => Err(io::Error::other("it changed during the build")),
+        Some(expected) if hasher.finish() != *expected => {
+            Err(io::Error::other("it changed during the build"))
+        }
         _ => Ok(total),
     }
 }

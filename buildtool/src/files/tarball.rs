@@ -70,7 +70,11 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes the content of the file member just written: exactly the size it announced.
-    pub fn content(&mut self, size: u64, mut write: impl FnMut(&mut dyn Write) -> io::Result<u64>) -> io::Result<()> {
+    pub fn content(
+        &mut self,
+        size: u64,
+        mut write: impl FnMut(&mut dyn Write) -> io::Result<u64>,
+    ) -> io::Result<()> {
         let written = write(&mut self.out)?;
         if written != size {
             return Err(io::Error::other(format!("it has {written} bytes and had {size} before")));

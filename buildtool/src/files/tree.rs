@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
+use rustix::fs::{self, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
@@ -49,8 +49,14 @@ impl Tree {
     /// The tree whose root is the directory `path` of the caller's own name space.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = fs::open(path, flags, Mode::empty()).wrap(|| format!("open directory {}", path.display()))?;
+        let root = fs::open(path, flags, Mode::empty())
+            .wrap(|| format!("open directory {}", path.display()))?;
         Ok(Self { root })
+    }
+
+    /// The tree below `root`.
+    pub fn of(root: OwnedFd) -> Self {
+        Self { root }
     }
 
     /// The root itself.
@@ -129,10 +135,12 @@ impl Tree {
         let fd = self.at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW).wrap(what)?;
         let mut found = Vec::new();
         for name in attribute_names(&fd).wrap(what)? {
-            let ours = name == b"security.capability" || name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
+            let ours = name == b"security.capability"
+                || name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
             if ours {
                 let mut value = vec![0; 64 << 10];
-                let length = fs::fgetxattr(&fd, name.as_slice(), value.as_mut_slice()).wrap(what)?;
+                let length =
+                    fs::fgetxattr(&fd, name.as_slice(), value.as_mut_slice()).wrap(what)?;
                 value.truncate(length);
                 found.push((name, value));
             }
@@ -157,7 +165,10 @@ impl Tree {
             if stat.as_ref().is_some_and(|stat| kind(stat) == FileType::Symlink) {
                 links += 1;
                 if links > MAX_LINKS {
-                    return Err(Error::new(format!("/{}: too many symbolic links", path.display())));
+                    return Err(Error::new(format!(
+                        "/{}: too many symbolic links",
+                        path.display()
+                    )));
                 }
                 let target = PathBuf::from(OsString::from_vec(self.read_link(&next)?));
                 if target.is_absolute() {
@@ -197,9 +208,4 @@ fn attribute_names(fd: &OwnedFd) -> rustix::io::Result<Vec<Vec<u8>>> {
 /// The bytes of a path.
 pub fn bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
-}
-
-/// Does `path` name something that exists in the caller's own name space?
-pub fn exists(path: &Path) -> bool {
-    fs::statat(fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }

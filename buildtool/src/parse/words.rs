@@ -95,7 +95,7 @@ pub fn json(rest: &str) -> Result<Option<Vec<String>>, String> {
 
 /// Splits at white space, nothing else being special.
 pub fn plain(rest: &str, rest_at: usize) -> Vec<Word> {
-    rest.split(|c: char| matches!(c, ' ' | '\t' | '\u{b}' | '\u{c}' | '\r'))
+    rest.split([' ', '\t', '\u{b}', '\u{c}', '\r'])
         .filter(|word| !word.is_empty())
         .map(|word| Word {
             text: word.to_owned(),

@@ -260,10 +260,9 @@ impl Resolver<'_> {
 
     fn mount(&self, spec: &MountSpec, place: Place) -> std::result::Result<Mount, String> {
         let mut spec = spec.clone();
-        for field in [&mut spec.source, &mut spec.target, &mut spec.id, &mut spec.env] {
-            if let Some(text) = field {
-                *text = self.expand(text)?;
-            }
+        let fields = [&mut spec.source, &mut spec.target, &mut spec.id, &mut spec.env];
+        for text in fields.into_iter().flatten() {
+            *text = self.expand(text)?;
         }
         spec.target = spec.target.map(|target| absolute(&self.cwd(), &target));
         if spec.target.as_deref() == Some("/") {
