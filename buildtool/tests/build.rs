@@ -294,7 +294,7 @@ fn signals_and_kills_leave_nothing() {
         assert_eq!(child.wait().unwrap().code(), expected, "{signal}");
         if signal == "KILL" {
             std::thread::sleep(Duration::from_millis(300));
-            assert_eq!(bench.build_ids(), [build.clone()], "the next build is to find it");
+            assert!(bench.build_ids().contains(&build), "the next build is to find it");
             bench.succeed("FROM base\nRUN true\n", &[]);
         }
         assert_eq!(cgroups_of(&build), 0, "{signal}");

@@ -128,7 +128,11 @@ impl Builder<'_> {
             .filter(|step| !matches!(step.action, Action::Configure))
             .count();
         let name = stage.name.clone().unwrap_or_else(|| format!("stage-{index}"));
-        let title = stage.source.split_whitespace().collect::<Vec<_>>().join(" ");
+        let title = match &stage.base {
+            Source::Scratch => "FROM scratch".to_owned(),
+            Source::Image(reference) => format!("FROM {}", reference.familiar()),
+            Source::Stage(_) => stage.source.split_whitespace().collect::<Vec<_>>().join(" "),
+        };
         self.log.cached(&format!("{name} 1/{total}"), &title);
         let mut state = State { config: resolved.config, layers: base.0.layers };
         let mut number = 1;

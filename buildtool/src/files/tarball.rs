@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn records_count_themselves() {
-        assert_eq!(record(b"path", b"a"), b"10 path=a\n");
+        assert_eq!(record(b"path", b"a"), b"9 path=a\n");
         assert_eq!(record(b"path", &[b'a'; 90]).len(), 99);
         assert!(record(b"path", &[b'a'; 91]).starts_with(b"101 "));
     }
