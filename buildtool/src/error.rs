@@ -80,7 +80,7 @@ impl std::error::Error for Error {}
 
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
-        Self::new(error.to_string())
+        imgtool::Error::from(error).into()
     }
 }
 

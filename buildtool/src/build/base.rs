@@ -38,7 +38,8 @@ impl Builder<'_> {
             return Ok(());
         }
         let text = String::from_utf8_lossy(&output.stderr);
-        let reason = text.lines().next().unwrap_or("it gave no reason").to_owned();
+        let reason = text.lines().next().unwrap_or("it gave no reason");
+        let reason = reason.trim_start_matches("imgtool: ").to_owned();
         Err(Error::new(reason)
             .wrap(format!("{reference} is not in the store and can not be pulled")))
     }
