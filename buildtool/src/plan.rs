@@ -152,7 +152,7 @@ impl Plan {
             }
         };
         let stage = Stage {
-            base: self.base(&image, place)?,
+            base: self.base(&image).map_err(|problem| self.error(place, problem))?,
             name: from.name.clone(),
             platform,
             instructions: Vec::new(),
@@ -170,18 +170,14 @@ impl Plan {
         Ok(stage)
     }
 
-    fn base(&self, name: &str, place: Place) -> Result<Source> {
+    fn base(&self, name: &str) -> std::result::Result<Source, String> {
         if name == "scratch" {
             return Ok(Source::Scratch);
         }
         match self.named(name, self.stages.len()) {
             Some(index) => Ok(Source::Stage(index)),
-            None => self.image(name, place),
+            None => image(name),
         }
-    }
-
-    fn image(&self, name: &str, place: Place) -> Result<Source> {
-        Reference::parse(name).map(Source::Image).map_err(|error| self.error(place, error))
     }
 
     /// The latest stage called `name` among the first `before`.
@@ -190,24 +186,25 @@ impl Plan {
         (0..before).rev().find(|index| self.stages[*index].name.as_deref() == Some(&name))
     }
 
-    /// What `--from=name` means in stage `stage`: a stage's name or index, else an image.
-    pub fn source(&self, name: &str, stage: usize, place: Place) -> Result<Source> {
+    /// What `--from=name` means in stage `stage`: a stage's name or index, else an image. The
+    /// error does not say where.
+    pub fn source(&self, name: &str, stage: usize) -> std::result::Result<Source, String> {
         if let Some(index) = self.named(name, stage) {
             return Ok(Source::Stage(index));
         }
-        if let Ok(index) = name.parse::<usize>() {
-            return match index < stage {
-                true => Ok(Source::Stage(index)),
-                false => Err(self.error(place, format!("invalid from flag value {index}: no stage of that index stands before this one"))),
-            };
+        match name.parse::<usize>() {
+            Ok(index) if index < stage => return Ok(Source::Stage(index)),
+            Ok(index) => {
+                return Err(format!(
+                    "--from={index}: no stage of that index stands before this one"
+                ));
+            }
+            Err(_) => {}
         }
-        if self.named(name, self.stages.len()).is_some() {
-            let message = format!(
-                "cannot copy from stage {name:?}: it needs to be defined before the current stage"
-            );
-            return Err(self.error(place, message));
+        match self.named(name, self.stages.len()) {
+            Some(_) => Err(format!("--from={name}: the stage needs to be defined before this one")),
+            None => image(name),
         }
-        self.image(name, place)
     }
 
     fn find_target(&self, name: Option<&str>) -> Result<usize> {
@@ -233,7 +230,8 @@ impl Plan {
         for (index, stage) in self.stages.iter().enumerate() {
             for instruction in &stage.instructions {
                 for name in froms(&instruction.kind) {
-                    self.source(name, index, instruction.place)?;
+                    let source = self.source(name, index);
+                    source.map_err(|problem| self.error(instruction.place, problem))?;
                 }
             }
         }
@@ -261,10 +259,14 @@ impl Plan {
         let stage = &self.stages[index];
         let copied = stage.instructions.iter().flat_map(|instruction| {
             let names = froms(&instruction.kind).into_iter();
-            names.filter_map(|name| self.source(name, index, instruction.place).ok())
+            names.filter_map(|name| self.source(name, index).ok())
         });
         std::iter::once(stage.base.clone()).chain(copied).collect()
     }
+}
+
+fn image(name: &str) -> std::result::Result<Source, String> {
+    Reference::parse(name).map(Source::Image).map_err(|error| error.to_string())
 }
 
 /// The `--from` names of one instruction.

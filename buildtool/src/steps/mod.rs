@@ -143,7 +143,7 @@ type Effect = std::result::Result<(String, Action), String>;
 impl Resolver<'_> {
     fn instruction(&mut self, instruction: &Instruction, prefix: &str) -> Result<()> {
         let place = instruction.place;
-        let effect = self.effect(&instruction.kind, place);
+        let effect = self.effect(&instruction.kind);
         let (created_by, action) = effect.map_err(|problem| self.plan.error(place, problem))?;
         self.steps.push(Step {
             place,
@@ -154,11 +154,11 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    fn effect(&mut self, kind: &Kind, place: Place) -> Effect {
+    fn effect(&mut self, kind: &Kind) -> Effect {
         match kind {
-            Kind::Run(run) => self.run(run, place),
-            Kind::Copy(transfer) => self.transfer(transfer, false, place),
-            Kind::Add(transfer) => self.transfer(transfer, true, place),
+            Kind::Run(run) => self.run(run),
+            Kind::Copy(transfer) => self.transfer(transfer, false),
+            Kind::Add(transfer) => self.transfer(transfer, true),
             Kind::Workdir(path) => self.workdir(path),
             settings => Ok((self.configure(settings)?, Action::Configure)),
         }
@@ -203,7 +203,7 @@ impl Resolver<'_> {
         argv
     }
 
-    fn run(&mut self, run: &parse::Run, place: Place) -> Effect {
+    fn run(&mut self, run: &parse::Run) -> Effect {
         let (argv, script) = self.script(run)?;
         let mut env = self.scope.image_env();
         env.extend(self.scope.run_args());
@@ -211,7 +211,7 @@ impl Resolver<'_> {
             env.push(DEFAULT_PATH.to_owned());
         }
         let mounts: std::result::Result<Vec<_>, String> =
-            run.mounts.iter().map(|spec| self.mount(spec, place)).collect();
+            run.mounts.iter().map(|spec| self.mount(spec)).collect();
         let args = self.scope.run_args();
         let noted = match args.len() {
             0 => String::new(),
@@ -258,7 +258,7 @@ impl Resolver<'_> {
         Ok((vec![format!("{SCRIPT_DIR}/{}", script.name)], Some(script)))
     }
 
-    fn mount(&self, spec: &MountSpec, place: Place) -> std::result::Result<Mount, String> {
+    fn mount(&self, spec: &MountSpec) -> std::result::Result<Mount, String> {
         let mut spec = spec.clone();
         let fields = [&mut spec.source, &mut spec.target, &mut spec.id, &mut spec.env];
         for text in fields.into_iter().flatten() {
@@ -268,19 +268,11 @@ impl Resolver<'_> {
         if spec.target.as_deref() == Some("/") {
             return Err("a mount can not cover the whole root: target is /".into());
         }
-        Ok(Mount { from: self.from(spec.from.as_deref(), place)?, spec })
+        Ok(Mount { from: self.from(spec.from.as_deref())?, spec })
     }
 
-    fn from(
-        &self,
-        name: Option<&str>,
-        place: Place,
-    ) -> std::result::Result<Option<Source>, String> {
-        let Some(name) = name else { return Ok(None) };
-        let source = self.plan.source(name, self.stage, place);
-        // The place is already in front of the plan's message; `instruction` adds it again.
-        let prefix = format!("{}:{place}: ", self.plan.file);
-        source.map(Some).map_err(|error| error.to_string().trim_start_matches(&prefix).to_owned())
+    fn from(&self, name: Option<&str>) -> std::result::Result<Option<Source>, String> {
+        name.map(|name| self.plan.source(name, self.stage)).transpose()
     }
 }
 

@@ -1,7 +1,7 @@
 //! COPY and ADD, resolved.
 
 use super::{Action, Effect, Resolver, absolute, body_lexer};
-use crate::parse::{self, Place};
+use crate::parse;
 use crate::plan::Source;
 
 /// A file whose content stands in the Dockerfile.
@@ -39,12 +39,7 @@ pub struct Transfer {
 }
 
 impl Resolver<'_> {
-    pub(super) fn transfer(
-        &mut self,
-        transfer: &parse::Transfer,
-        add: bool,
-        place: Place,
-    ) -> Effect {
+    pub(super) fn transfer(&mut self, transfer: &parse::Transfer, add: bool) -> Effect {
         let optional =
             |text: &Option<String>| text.as_deref().map(|text| self.expand(text)).transpose();
         let all = |texts: &[String]| {
@@ -52,7 +47,7 @@ impl Resolver<'_> {
         };
         let resolved = Transfer {
             verb: if add { "ADD" } else { "COPY" },
-            from: self.from(transfer.from.as_deref(), place)?,
+            from: self.from(transfer.from.as_deref())?,
             sources: all(&transfer.sources)?,
             files: transfer.files.iter().map(|file| self.inline(file)).collect::<Result<_, _>>()?,
             destination: destination(&self.cwd(), &self.expand(&transfer.destination)?),
