@@ -81,7 +81,7 @@ impl Log {
 
     /// Something the user should look at.
     pub fn warn(&self, text: &str) {
-        self.print(&format!("warning: {text}"));
+        self.note(&format!("warning: {text}"));
     }
 
     /// A step that was not executed because its result is known.
