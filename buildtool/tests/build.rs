@@ -177,6 +177,8 @@ fn the_same_input_elsewhere_gives_the_same_digest() {
     }
     let (_, first) = bench.succeed(dockerfile, &["-q"]);
     std::thread::sleep(Duration::from_millis(1100));
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(other.root.join("ctx"), private).unwrap();
     let (_, second) = other.succeed(dockerfile, &["-q"]);
     assert_eq!(first, second);
     let (_, dated) =

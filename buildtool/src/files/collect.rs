@@ -217,7 +217,9 @@ impl Walk<'_> {
             relative: relative.to_owned(),
             path: path.to_owned(),
             kind,
-            mode: stat.st_mode & 0o7777,
+            // What the context's own directory is like is no part of the context: a temporary
+            // directory (0700) and a checkout give the same.
+            mode: if keep || !path.as_os_str().is_empty() { stat.st_mode & 0o7777 } else { 0o755 },
             uid: if keep { stat.st_uid } else { 0 },
             gid: if keep { stat.st_gid } else { 0 },
             mtime: stat.st_mtime,
