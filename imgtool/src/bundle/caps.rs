@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn what_we_lack_is_not_granted_wholesale() {
-        let few = grant(&[], &[], true, (1 << 37) - 1 & !1);
+        let few = grant(&[], &[], true, ((1 << 37) - 1) & !1);
         assert_eq!(few.first().unwrap(), "CAP_DAC_OVERRIDE");
         assert_eq!(few.last().unwrap(), "CAP_BLOCK_SUSPEND");
         assert_eq!(grant(&["CAP_BPF".to_owned()], &[], false, 0), ["CAP_BPF"]);
