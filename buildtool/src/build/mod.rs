@@ -179,17 +179,14 @@ impl Builder<'_> {
     /// Executes one step, or finds that it was executed before.
     fn step(&mut self, step: &Step, label: &str, state: &State) -> Result<Record> {
         check_stopped()?;
-        let record = match &step.action {
-            Action::Configure => return Ok(Record { layer: None }),
+        match &step.action {
+            Action::Configure => Ok(Record { layer: None }),
             Action::Run(run) => self.run(run, step, label, state),
             Action::Transfer(transfer) => self.transfer(transfer, step, label, state),
             Action::Workdir { path, user } => {
                 self.workdir(path, user.as_deref(), step, label, state)
             }
-        };
-        // What a signal broke is not what the user wants to hear about.
-        check_stopped()?;
-        record
+        }
     }
 
     /// The record under `key`, or else what `make` makes, which is then recorded.

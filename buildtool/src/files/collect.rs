@@ -16,6 +16,7 @@ use super::tree::{Tree, bytes, kind};
 use crate::dockerignore::{Ignore, Inherited};
 use crate::error::{Context, Error, Result};
 use crate::pattern::{self, Pattern};
+use crate::sandbox::check_stopped;
 use crate::steps::absolute;
 
 /// One file, directory, link or device of a source.
@@ -235,6 +236,7 @@ impl Walk<'_> {
 pub fn hash(tree: &Tree, sources: &mut [Source]) -> Result<()> {
     let items: Vec<&mut Item> = sources.iter_mut().flat_map(|source| &mut source.items).collect();
     items.into_par_iter().try_for_each(|item| {
+        check_stopped()?;
         if matches!(item.kind, Kind::File(_)) {
             let digest = digest_of(tree, &item.path);
             item.digest = Some(digest.wrap(|| format!("read /{}", item.path.display()))?);

@@ -13,6 +13,7 @@ use super::mode::Mode;
 use super::tarball::{Kind, Member, Writer};
 use super::tree::{Tree, bytes, kind};
 use crate::error::{Context, Error, Result};
+use crate::sandbox::check_stopped;
 
 /// Where a member's content comes from.
 #[derive(Debug, Clone)]
@@ -278,6 +279,7 @@ impl<'a> Layout<'a> {
     pub fn write(self, out: impl Write) -> Result<()> {
         let mut writer = Writer::new(out);
         for (path, placed) in self.late_links() {
+            check_stopped()?;
             let what = || format!("add /{} to the layer", path.display());
             writer.header(&placed.member).wrap(what)?;
             let Kind::File(size) = placed.member.kind else { continue };

@@ -51,7 +51,8 @@ pub fn run(args: &Build, store: Option<&Path>) -> Result<()> {
         context: &context,
         done: plan.stages.iter().map(|_| None).collect(),
     };
-    let stage = builder.build()?;
+    // What a signal broke is not what the user wants to hear about.
+    let stage = builder.build().map_err(|error| sandbox::check_stopped().err().unwrap_or(error))?;
     sandbox::check_stopped()?;
     let unused = plan.globals.unconsumed();
     if !unused.is_empty() {
