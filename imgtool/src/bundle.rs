@@ -30,7 +30,7 @@ pub mod user;
 mod volumes;
 
 use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
-use crate::image::Image;
+use crate::image::{Image, ImageConfig};
 use crate::layer::XattrSpace;
 use crate::progress::Progress;
 use crate::store::Store;
@@ -182,6 +182,30 @@ pub fn unpack(request: &Request<'_>) -> Result<()> {
     write_json(&bundle.path.join("davit.json"), &metadata(request, rootfs)?)?;
     bundle.keep();
     Ok(())
+}
+
+/// config.json for a root that the caller provides: what [`unpack`] would write for `image` and
+/// `command`, without volumes. Users are looked up in `root`.
+pub fn config(
+    image: &ImageConfig,
+    root: BorrowedFd<'_>,
+    settings: &Settings,
+    command: &[String],
+    hostname: &str,
+) -> Result<serde_json::Value> {
+    let wanted = settings.user.as_deref().or(image.user()).unwrap_or_default();
+    spec::make(Inputs {
+        image,
+        settings,
+        command,
+        host: &Host::detect()?,
+        user: &Accounts::read(root)?.resolve(wanted, &settings.group_add)?,
+        env: &environment(settings)?,
+        mounts: Vec::new(),
+        devices: &Devices::resolve(settings)?,
+        seccomp_file: seccomp_file(settings)?.as_deref(),
+        hostname,
+    })
 }
 
 fn metadata(request: &Request<'_>, rootfs: Rootfs) -> Result<Metadata> {

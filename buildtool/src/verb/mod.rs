@@ -1,0 +1,5 @@
+//! One file for each verb.
+
+pub mod build;
+pub mod completions;
+pub mod man;
