@@ -301,10 +301,9 @@ pub fn remove_dir(root: &Path, id: &str) -> io::Result<()> {
 
 /// Removes a directory that a killed `run` has left before it got its place.
 pub fn remove_abandoned(hidden: &Path) {
-    // Without a lock file it is about to get one, or it is empty: then rmdir does.
-    match lock_file(&hidden.join(LOCK), false) {
-        Ok(Some(_lock)) => drop(std::fs::remove_dir_all(hidden)),
-        Ok(None) | Err(_) => {}
+    // Locked: it is being made. Without a lock file: it is about to get one.
+    if let Ok(Some(_lock)) = lock_file(&hidden.join(LOCK), false) {
+        let _ = std::fs::remove_dir_all(hidden);
     }
 }
 

@@ -170,16 +170,11 @@ fn parse_since(text: &str, now: Timestamp) -> Result<Timestamp> {
         ))
         .with_code(code::USAGE)
     };
-    let (digits, unit) = text.split_at(text.len().saturating_sub(1));
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(wrong()),
-    };
+    let units = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
+    let split = units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(*unit)?, seconds)));
+    let (digits, seconds) = split.ok_or_else(wrong)?;
     let count: i64 = digits.parse().map_err(|_| wrong())?;
-    let ago = count.checked_mul(seconds).filter(|_| count >= 0).ok_or_else(wrong)?;
+    let ago = count.checked_mul(*seconds).filter(|_| count >= 0).ok_or_else(wrong)?;
     now.checked_sub(SignedDuration::from_secs(ago)).map_err(|_| wrong())
 }
 
