@@ -19,7 +19,7 @@ pub fn attach(global: &Global, args: &Attach) -> Result<u8> {
     let root = places::state_dir(global.state.as_deref())?;
     let container = Container::find(&root, &args.name)?;
     let hello = Hello { output: true, foreground: false };
-    let signals = catch_signals()?;
+    let signals = catch_signals(!args.no_signals)?;
     let socket = socket::connect(&container.dir(), hello).map_err(|_| {
         Error::new(format!("container {}: it is not running", container.config.name))
     })?;

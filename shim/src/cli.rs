@@ -169,6 +169,9 @@ pub struct Attach {
     /// Do not pass our stdin to the container
     #[arg(long)]
     pub no_stdin: bool,
+    /// Do not pass signals to the container: Ctrl-C ends this command, not the container
+    #[arg(long)]
+    pub no_signals: bool,
     /// Which container
     pub name: String,
 }

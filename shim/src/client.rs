@@ -64,13 +64,16 @@ pub struct Session {
     pub signals: OwnedFd,
 }
 
-/// A descriptor for the signals of a session. From here on they do not kill us.
+/// A descriptor for the signals of a session: the terminal's size and, unless they are to
+/// act on us, those that are passed on.
 ///
 /// # Errors
 /// Those of signalfd(2).
-pub fn catch_signals() -> Result<OwnedFd> {
-    let mut signals = FORWARDED.to_vec();
-    signals.push(libc::SIGWINCH);
+pub fn catch_signals(pass_on: bool) -> Result<OwnedFd> {
+    let mut signals = vec![libc::SIGWINCH];
+    if pass_on {
+        signals.extend(FORWARDED);
+    }
     sys::signal_fd(&signals).wrap("catch signals")
 }
 

@@ -40,7 +40,10 @@ fn command_line() -> (u8, Result<u8>) {
     }
     match cli.verb {
         Some(verb) => (failure_code(&verb), dispatch(&cli.global, verb)),
-        None => (code::USAGE, Ok(drop(Cli::command().print_help())).map(|()| code::USAGE)),
+        None => {
+            let _ = Cli::command().print_help();
+            (code::USAGE, Ok(code::USAGE))
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use crate::attach::{Clients, Request};
-use crate::error::{Context, Result, code};
+use crate::error::{Context, Result};
 use crate::log::{Log, Stream};
 use crate::orders::{MONITOR, number, split, unknown};
 use crate::process::timespec;
@@ -31,6 +31,10 @@ use crate::{exit, process, sys};
 /// How long output is awaited after the container's process has ended, and how long slow
 /// watchers may take to read their last bytes.
 pub const DRAIN: Duration = Duration::from_secs(2);
+/// How long the new parent of a container whose reaper was killed may take to reap it.
+const REAPED_WITHIN: Duration = Duration::from_secs(5);
+/// Pause between looks at what poll cannot tell.
+const TICK: Duration = Duration::from_millis(100);
 /// Input that waits for the container to read it.
 const STDIN_BUFFER: usize = 64 << 10;
 /// Chunks read from one stream before the others get their turn.
@@ -150,7 +154,10 @@ struct Monitor {
     stdin_ends: bool,
     clients: Clients,
     log: Log,
-    ended: Option<(u8, Instant)>,
+    /// The container has ended without a reaper, and how is not known yet.
+    orphan_ended: Option<Instant>,
+    /// The code, where it is known, and since when.
+    ended: Option<(Option<u8>, Instant)>,
     buffer: Box<[u8; PACKET]>,
 }
 
@@ -190,6 +197,7 @@ impl Monitor {
             clients: Clients::default(),
             log: Log::open(orders.log.as_deref(), &orders.dir.join("lost"))
                 .wrap_with(|| format!("open the log {:?}", orders.log))?,
+            orphan_ended: None,
             ended: None,
             buffer: Box::new([0; PACKET]),
         })
@@ -209,7 +217,8 @@ impl Monitor {
 
     /// Waits for something to happen and does all of it.
     fn turn(&mut self) -> io::Result<()> {
-        let timeout = self.ended.map(|_| timespec(DRAIN / 20));
+        let ticking = self.ended.is_some() || self.orphan_ended.is_some();
+        let timeout = ticking.then(|| timespec(TICK));
         let (sources, answers, clients) = self.poll(timeout.as_ref())?;
         // Newcomers first: a client that connected before the container was started must
         // be known before the first output is read.
@@ -222,6 +231,9 @@ impl Monitor {
             if !answer.is_empty() {
                 self.handle(source);
             }
+        }
+        if self.orphan_ended.is_some() {
+            self.replace_reaper();
         }
         Ok(())
     }
@@ -254,7 +266,7 @@ impl Monitor {
 
     fn interests(&self) -> Vec<(Source, BorrowedFd<'_>, PollFlags)> {
         let reading = !self.clients.are_behind();
-        let reaper_gone = self.reaper.is_none() && self.ended.is_none();
+        let reaper_gone = self.reaper.is_none() && self.orphan_ended.is_none();
         let taker = self.stdin.as_ref().or(self.console.as_ref());
         let feeding = !self.stdin_buffer.is_empty();
         [
@@ -376,41 +388,46 @@ impl Monitor {
                 self.reaper = None;
                 // Nobody is left who could ever tell how it ended.
                 if self.init.is_none() {
-                    self.end(code::OURS);
+                    self.end(None);
                 }
             }
             Ok((length, _)) => {
                 let code = std::str::from_utf8(&message[1..length.min(16)]).ok();
                 if let (ENDED, Some(code)) = (message[0], code.and_then(|c| c.parse().ok())) {
-                    self.end(code);
+                    self.end(Some(code));
                 }
             }
         }
     }
 
     /// The reaper was killed, and now the container has ended: where the kernel can still
-    /// tell how (Linux 6.15), the code is recorded all the same.
+    /// tell how (Linux 6.15), the code is recorded all the same. The kernel tells once the
+    /// container's new parent has reaped it, which takes a slow init a while.
     fn replace_reaper(&mut self) {
-        let status = self.init.as_ref().and_then(|init| sys::exit_status_of(init.as_fd()));
-        match status.and_then(exit::code_of) {
-            Some(code) => {
-                // It stays "lost" when the disk refuses; there is nobody left to tell.
-                let _ = exit::record(&self.dir, code);
-                self.end(code);
-            }
-            None => self.end(code::OURS),
+        let Some(init) = &self.init else { return };
+        let since = *self.orphan_ended.get_or_insert_with(Instant::now);
+        let code = sys::exit_status_of(init.as_fd()).and_then(exit::code_of);
+        if code.is_none() && since.elapsed() < REAPED_WITHIN {
+            return;
+        }
+        if let Some(code) = code {
+            // It stays "lost" when the disk refuses; there is nobody left to tell.
+            let _ = exit::record(&self.dir, code);
         }
         self.init = None;
+        self.end(code);
     }
 
-    fn end(&mut self, code: u8) {
+    fn end(&mut self, code: Option<u8>) {
         self.ended.get_or_insert((code, Instant::now()));
-        self.clients.announce(code);
+        if let Some(code) = code {
+            self.clients.announce(code);
+        }
     }
 
     /// Tells the clients, and gives watchers a moment to read their last bytes.
     fn say_goodbye(&mut self) -> Result<()> {
-        let Some((code, _)) = self.ended else {
+        let Some((Some(code), _)) = self.ended else {
             return Ok(());
         };
         self.clients.accept(self.listener.as_fd());
@@ -418,7 +435,7 @@ impl Monitor {
         self.clients.farewell(code);
         let since = Instant::now();
         while self.clients.have_queues() && (self.clients.are_behind() || since.elapsed() < DRAIN) {
-            let (_, _, clients) = self.poll(Some(&timespec(DRAIN / 20))).wrap("poll")?;
+            let (_, _, clients) = self.poll(Some(&timespec(TICK))).wrap("poll")?;
             self.clients.serve(&clients, self.buffer.as_mut_slice());
         }
         Ok(())

@@ -24,7 +24,7 @@ pub fn run(global: &Global, args: Run) -> Result<u8> {
     let root = places::state_dir(global.state.as_deref())?;
     let signals = match args.detach {
         true => None,
-        false => Some(catch_signals()?),
+        false => Some(catch_signals(true)?),
     };
     let (container, lock) = prepare(&root, &args)?;
     let launched = launch(&container, lock, !args.detach, true);

@@ -60,7 +60,7 @@ fn start_one(container: &Container, attach: bool, keys: &DetachKeys) -> Result<O
         tty: container.config.tty,
         stdin: container.config.stdin,
         keys: keys.clone(),
-        signals: catch_signals()?,
+        signals: catch_signals(true)?,
     };
     let launched = launch(container, lock, true, false)?;
     Ok(Some(launched.stay(container, &mut session)?.unwrap_or(0)))
