@@ -226,7 +226,10 @@ impl Session {
                 state.socket = socket;
                 self.send_size(state);
             }
-            Err(_) => state.outcome = Some(Outcome::Abandoned),
+            Err(_) => {
+                warn("the connection ended before the output did: some may be missing");
+                state.outcome = Some(Outcome::Abandoned);
+            }
         }
         Ok(())
     }

@@ -104,7 +104,14 @@ impl Container {
     /// # Errors
     /// When the name is in use, or the file system fails; then nothing is left.
     pub fn create(root: &Path, config: Config) -> Result<(Self, Lock)> {
-        make_dir(&root.join("names")).wrap_with(|| format!("make {}", root.display()))?;
+        let names = root.join("names");
+        make_dir(&names).wrap_with(|| format!("make {}", names.display()))?;
+        // One at a time: whoever holds this is the only one with a hidden directory, or
+        // with a name whose directory does not exist yet.
+        let guard = File::open(&names).wrap_with(|| format!("open {}", names.display()))?;
+        rustix::fs::flock(&guard, FlockOperation::LockExclusive)
+            .wrap_with(|| format!("lock {}", names.display()))?;
+        sweep(root);
         let hidden = root.join(format!(".new-{}", config.id));
         let container = Self { root: root.to_owned(), config };
         let made = container.fill(&hidden).and_then(|lock| {
@@ -141,17 +148,12 @@ impl Container {
     }
 
     fn claim_name(&self) -> Result<()> {
-        let names = self.root.join("names");
-        let link = names.join(&self.config.name);
-        let guard = File::open(&names).wrap_with(|| format!("open {}", names.display()))?;
-        rustix::fs::flock(&guard, FlockOperation::LockExclusive)
-            .wrap_with(|| format!("lock {}", names.display()))?;
+        let link = self.root.join("names").join(&self.config.name);
         if let Ok(owner) = std::fs::read_link(&link) {
-            // A link whose directory is gone is what a crash between two steps leaves. The
-            // hidden directory is looked at first: it is renamed, never removed first.
-            if being_made(&self.root, &owner) || self.root.join(&owner).exists() {
+            if self.root.join(&owner).exists() {
                 return Err(self.name_in_use(&owner.to_string_lossy()));
             }
+            // What a crash between two steps leaves.
             std::fs::remove_file(&link).wrap_with(|| format!("remove {}", link.display()))?;
         }
         std::os::unix::fs::symlink(&self.config.id, &link)
@@ -299,11 +301,13 @@ pub fn remove_dir(root: &Path, id: &str) -> io::Result<()> {
     }
 }
 
-/// Removes a directory that a killed `run` has left before it got its place.
-pub fn remove_abandoned(hidden: &Path) {
-    // Locked: it is being made. Without a lock file: it is about to get one.
-    if let Ok(Some(_lock)) = lock_file(&hidden.join(LOCK), false) {
-        let _ = std::fs::remove_dir_all(hidden);
+/// Removes what a `run` that was killed between its first two steps has left.
+fn sweep(root: &Path) {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let hidden = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b".new-"));
+    for entry in hidden {
+        // Best effort: it is invisible, and the next `run` tries again.
+        let _ = std::fs::remove_dir_all(entry.path());
     }
 }
 
@@ -363,11 +367,6 @@ fn release_name(root: &Path, name: &str, id: &str) {
     if std::fs::read_link(&link).is_ok_and(|owner| owner == Path::new(id)) {
         let _ = std::fs::remove_file(link);
     }
-}
-
-/// Whether `id` is between its name and its directory: another `run` is making it.
-fn being_made(root: &Path, id: &Path) -> bool {
-    is_locked(&root.join(format!(".new-{}", id.display())).join(LOCK))
 }
 
 /// Whether somebody holds the lock. Asks with a shared lock, so that two who ask at the
@@ -436,8 +435,10 @@ mod tests {
     fn a_name_left_by_a_crash_is_taken_over() {
         let root = scratch("crash");
         make_dir(&root.join("names")).unwrap();
+        make_dir(&root.join(".new-0/bundle")).unwrap();
         std::os::unix::fs::symlink("0".repeat(64), root.join("names/web")).unwrap();
         Container::create(&root, config("web")).unwrap();
+        assert!(!root.join(".new-0").exists());
         std::fs::remove_dir_all(&root).unwrap();
     }
 }

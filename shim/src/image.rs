@@ -49,11 +49,10 @@ pub fn umount(imgtool: &Path, bundle: &Path) -> Result<()> {
 
 fn quietly(imgtool: &Path, verb: &str, bundle: &Path) -> Result<()> {
     let args: [&OsStr; 2] = [verb.as_ref(), bundle.as_os_str()];
-    let output = Command::new(imgtool)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .wrap_with(|| format!("execute {}", imgtool.display()))?;
+    let mut command = Command::new(imgtool);
+    command.args(args).stdin(Stdio::null());
+    crate::sys::unblock_signals(&mut command);
+    let output = command.output().wrap_with(|| format!("execute {}", imgtool.display()))?;
     if output.status.success() {
         return Ok(());
     }

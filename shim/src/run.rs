@@ -11,7 +11,7 @@ use crate::container::{Config, Container, Lock};
 use crate::detach::DetachKeys;
 use crate::error::{Context, Error, Result};
 use crate::launch::{FOREGROUND, launch};
-use crate::{bundle, container, id, image, places};
+use crate::{bundle, id, image, places};
 
 /// Runs a container; returns the exit code for `shim run`: the container's, or 0 when it
 /// was left running.
@@ -61,8 +61,6 @@ fn check_terminal(args: &Run) -> Result<()> {
 fn prepare(root: &Path, args: &Run) -> Result<(Container, Lock)> {
     let source = bundle::recognise(&args.source)?;
     let config = configure(root, args, source.as_deref())?;
-    container::make_dir(root).wrap_with(|| format!("make {}", root.display()))?;
-    sweep(root);
     let (mut container, lock) = Container::create(root, config)?;
     let filled = match source {
         Some(source) => from_bundle(&mut container, args, &source),
@@ -150,13 +148,4 @@ fn from_image(container: &mut Container, args: &Run) -> Result<()> {
     }
     container.config.command = config.args();
     Ok(())
-}
-
-/// Removes what a `run` that was killed between its first two steps has left.
-fn sweep(root: &Path) {
-    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
-    let hidden = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(".new-"));
-    for entry in hidden {
-        container::remove_abandoned(&entry.path());
-    }
 }

@@ -46,27 +46,15 @@ pub fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     Ok(())
 }
 
-/// Blocks `signals` in this (single-threaded) process. Children started by
-/// `std::process::Command` begin with an empty mask again.
+/// A descriptor that becomes readable when one of `signals` is pending. From here on these
+/// signals, and no others, are blocked, whatever the mask was that we inherited.
+///
+/// Children inherit the mask: see `unblock_signals`.
 ///
 /// # Errors
-/// Those of sigprocmask(2).
-pub fn block_signals(signals: &[i32]) -> io::Result<()> {
-    let set = signal_set(signals);
-    // SAFETY: `set` is initialised, and the old mask is not asked for.
-    match unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// A descriptor that becomes readable when one of `signals` is pending. The signals are
-/// blocked first.
-///
-/// # Errors
-/// Those of signalfd(2).
+/// Those of sigprocmask(2) and signalfd(2).
 pub fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
-    block_signals(signals)?;
+    set_signal_mask(signals)?;
     let set = signal_set(signals);
     // SAFETY: `set` is initialised; -1 asks for a new descriptor.
     let fd = unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
@@ -75,6 +63,21 @@ pub fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Starts a command with no signal blocked, although we block some.
+pub fn unblock_signals(command: &mut Command) {
+    // SAFETY: the closure makes one system call between fork and exec, on its own stack.
+    unsafe { command.pre_exec(|| set_signal_mask(&[])) };
+}
+
+fn set_signal_mask(signals: &[i32]) -> io::Result<()> {
+    let set = signal_set(signals);
+    // SAFETY: `set` is initialised, and the old mask is not asked for.
+    match unsafe { libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The number of the next pending signal, or `None` when there is none.
@@ -104,11 +107,13 @@ fn signal_set(signals: &[i32]) -> libc::sigset_t {
     }
 }
 
-/// Makes a runtime's process die with us, and gives it the OOM score that we were
-/// started with rather than our own protected one: its container would inherit that.
+/// Makes a runtime's process die with us, with no signal blocked and with the OOM score
+/// that we were started with rather than our own protected one: its container would
+/// inherit both.
 ///
 /// `oom_score_adj` is the decimal text for /proc/self/oom_score_adj.
 pub fn tie_to_us(command: &mut Command, oom_score_adj: String) {
+    unblock_signals(command);
     let parent = rustix::process::getpid();
     let prepare = move || {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
