@@ -22,7 +22,7 @@ fn whole_and_partial_lines_of_both_streams() {
 
     let read = sandbox.shim(&["logs", "p"]);
     assert_eq!((read.stdout.as_str(), read.stderr.as_str()), ("one\npartial\nend", "err\n"));
-    assert_eq!(sandbox.shim(&["logs", "-n", "2", "p"]).stdout, "partial\nend");
+    assert_eq!(sandbox.shim(&["logs", "-n", "3", "p"]).stdout, "partial\nend");
     assert_eq!(sandbox.shim(&["logs", "--since", "0s", "p"]).stdout, "");
     assert_eq!(sandbox.shim(&["logs", "--since", "1h", "p"]).stdout, ran.stdout);
     let stamped = sandbox.shim(&["logs", "-t", "p"]).stdout;
