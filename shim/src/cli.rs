@@ -66,9 +66,13 @@ pub enum Verb {
     },
 }
 
-/// `shim run`.
+/// `shim run`. As with docker, -h is the host name here.
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub struct Run {
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
     /// Return once the container runs, and print its id
     #[arg(short, long)]
     pub detach: bool,

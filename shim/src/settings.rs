@@ -14,29 +14,46 @@ pub struct Settings(pub Vec<OsString>);
 /// Name, short form, placeholder of the value (none: a switch), help.
 type Setting = (&'static str, Option<char>, Option<&'static str>, &'static str);
 
+#[rustfmt::skip]
 const SETTINGS: &[Setting] = &[
-    ("env", Some('e'), Some("K[=V]"), "Set an environment variable"),
+    ("env", Some('e'), Some("KEY[=VALUE]"), "Set an environment variable; KEY alone passes on our own"),
     ("env-file", None, Some("FILE"), "Read environment variables from a file"),
-    ("user", Some('u'), Some("USER[:GROUP]"), "Run as this user"),
+    ("user", Some('u'), Some("USER[:GROUP]"), "User, and group if another than the user's own"),
+    ("group-add", None, Some("GROUP"), "Add a supplementary group"),
     ("workdir", Some('w'), Some("DIR"), "Working directory"),
-    ("volume", Some('v'), Some("SRC:DST[:OPTS]"), "Bind-mount a host path"),
-    ("mount", None, Some("SPEC"), "Mount, in docker's long form"),
-    ("tmpfs", None, Some("DST[:OPTS]"), "Mount a tmpfs"),
-    ("memory", Some('m'), Some("BYTES"), "Memory limit, with suffix k, m or g"),
-    ("cpus", None, Some("NUMBER"), "CPU limit"),
-    ("pids-limit", None, Some("NUMBER"), "Limit of processes"),
-    ("entrypoint", None, Some("COMMAND"), "Replace the image's entrypoint"),
-    ("cap-add", None, Some("CAP"), "Add a capability"),
-    ("cap-drop", None, Some("CAP"), "Drop a capability"),
-    ("hostname", None, Some("NAME"), "Host name in the container"),
-    ("network", None, Some("MODE"), "Network: none or host"),
-    ("privileged", None, None, "All capabilities and devices, no confinement"),
-    ("read-only", None, None, "Read-only root filesystem"),
-    ("security-opt", None, Some("OPT"), "Security option"),
+    ("entrypoint", None, Some("PROGRAM"), "Run this instead of the image's entry point"),
+    ("hostname", Some('h'), Some("NAME"), "Host name"),
+    ("volume", Some('v'), Some("[SRC:]DST[:OPTIONS]"), "Bind a host directory or file"),
+    ("mount", None, Some("KEY=VALUE,…"), "The same, spelled out"),
+    ("tmpfs", None, Some("DST[:OPTIONS]"), "Mount a tmpfs"),
+    ("read-only", None, None, "Make the root file system read-only"),
+    ("shm-size", None, Some("BYTES"), "Size of /dev/shm"),
+    ("device", None, Some("HOST[:PATH][:rwm]"), "Pass in a device"),
+    ("memory", Some('m'), Some("BYTES"), "Memory limit"),
+    ("memory-swap", None, Some("BYTES"), "Limit of memory and swap together, or -1"),
+    ("memory-reservation", None, Some("BYTES"), "Soft memory limit"),
+    ("cpus", None, Some("NUMBER"), "Number of CPUs' worth of time"),
+    ("cpu-shares", Some('c'), Some("WEIGHT"), "Relative CPU weight"),
+    ("cpuset-cpus", None, Some("LIST"), "CPUs to run on"),
+    ("cpuset-mems", None, Some("LIST"), "Memory nodes to use"),
+    ("pids-limit", None, Some("NUMBER"), "Most processes, or -1"),
     ("ulimit", None, Some("NAME=SOFT[:HARD]"), "Resource limit of the process"),
-    ("sysctl", None, Some("KEY=VALUE"), "Kernel parameter of the namespaces"),
-    ("platform", None, Some("OS/ARCH"), "Which of a multi-platform image"),
-    ("copy", None, None, "Unpack a full copy instead of mounting an overlay"),
+    ("oom-score-adj", None, Some("SCORE"), "Preference of the out-of-memory killer"),
+    ("cap-add", None, Some("CAP"), "Add a capability, or ALL"),
+    ("cap-drop", None, Some("CAP"), "Drop a capability, or ALL"),
+    ("privileged", None, None, "Every capability and device, nothing masked"),
+    ("security-opt", None, Some("OPTION"), "no-new-privileges, seccomp=FILE, …"),
+    ("sysctl", None, Some("KEY=VALUE"), "Kernel parameter of the container's namespaces"),
+    ("network", None, Some("MODE"), "Network: none or host"),
+    ("pid", None, Some("MODE"), "Process ids: private or host"),
+    ("ipc", None, Some("MODE"), "System V and POSIX IPC: private, host or none"),
+    ("uts", None, Some("MODE"), "Host and domain name: private or host"),
+    ("cgroupns", None, Some("MODE"), "Cgroup namespace: private or host"),
+    ("label", Some('l'), Some("KEY[=VALUE]"), "Add a label, as an annotation"),
+    ("annotation", None, Some("KEY=VALUE"), "Add an annotation"),
+    ("platform", None, Some("OS/ARCH"), "Which image of a multi-platform index"),
+    ("copy", None, None, "Make a full copy instead of an overlay"),
+    ("store", None, Some("DIR"), "imgtool's store"),
 ];
 
 impl Args for Settings {
@@ -46,6 +63,9 @@ impl Args for Settings {
             let mut arg = Arg::new(*name).long(*name).help(*help).help_heading(heading);
             if let Some(short) = short {
                 arg = arg.short(*short);
+            }
+            if *name == "network" {
+                arg = arg.visible_alias("net");
             }
             command.arg(match value {
                 Some(value) => arg
@@ -85,5 +105,41 @@ impl FromArgMatches for Settings {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::cli::{Cli, Verb};
+
+    #[test]
+    fn settings_reach_imgtool_as_they_were_typed() {
+        let line = "shim run -e A=1 --env B -h box -m 64m --privileged --net host \
+                    --memory-swap -1 -it img sh -c x -e y";
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        let Some(Verb::Run(run)) = cli.verb else { panic!("not run") };
+        assert_eq!(
+            run.settings.0,
+            [
+                "--env=A=1",
+                "--env=B",
+                "--hostname=box",
+                "--memory=64m",
+                "--memory-swap=-1",
+                "--privileged",
+                "--network=host"
+            ]
+        );
+        assert!(run.interactive && run.tty);
+        assert_eq!(run.source, "img");
+        assert_eq!(run.command, ["sh", "-c", "x", "-e", "y"]);
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
     }
 }
