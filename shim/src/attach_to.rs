@@ -23,16 +23,8 @@ pub fn attach(global: &Global, args: &Attach) -> Result<u8> {
     let socket = socket::connect(&container.dir(), hello).map_err(|_| {
         Error::new(format!("container {}: it is not running", container.config.name))
     })?;
-    let mut session = Session {
-        dir: container.dir(),
-        id: container.config.id.clone(),
-        runtime: container.runtime(),
-        hello,
-        tty: container.config.tty,
-        stdin: container.config.stdin && !args.no_stdin,
-        keys,
-        signals,
-    };
+    let mut session = Session::new(&container, hello, keys, signals);
+    session.stdin &= !args.no_stdin;
     match session.run(socket)? {
         Outcome::Exited(code) => Ok(code),
         Outcome::Detached => Ok(0),

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
+use crate::container::Container;
 use crate::detach::DetachKeys;
 use crate::error::{Context, Error, Result};
 use crate::process::timespec;
@@ -87,6 +88,20 @@ struct State {
 }
 
 impl Session {
+    /// A session with a container as it was asked for.
+    pub fn new(container: &Container, hello: Hello, keys: DetachKeys, signals: OwnedFd) -> Self {
+        Self {
+            dir: container.dir(),
+            id: container.config.id.clone(),
+            runtime: container.runtime(),
+            hello,
+            tty: container.config.tty,
+            stdin: container.config.stdin,
+            keys,
+            signals,
+        }
+    }
+
     /// Runs the session over an introduced connection.
     ///
     /// # Errors

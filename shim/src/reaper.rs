@@ -237,7 +237,8 @@ impl<'a> Reaper<'a> {
         command.args(orders.to_args());
         let child = spawn_with(&mut command, &inherited).wrap("start the monitor")?;
         if let Some(recorded) = Recorded::of(child.id() as i32) {
-            recorded.write(&self.dir.join("monitor"))?;
+            // For people and `ps` alone: a full disk must not keep a monitor away.
+            let _ = recorded.write(&self.dir.join("monitor"));
         }
         // Reaped by the main loop with everybody else.
         let pid = Pid::from_raw(child.id() as i32).ok_or_else(|| Error::new("no pid"))?;
@@ -260,7 +261,7 @@ impl<'a> Reaper<'a> {
                 } else if self.monitor.as_ref().is_some_and(|m| m.pid == pid) {
                     self.monitor = None;
                     if ended.is_some() && (status.success() || deaths >= LAST_TRIES) {
-                        return self.finish(ended);
+                        return self.finish();
                     }
                     again = Some(Instant::now() + pause(deaths));
                     deaths += 1;
@@ -272,7 +273,7 @@ impl<'a> Reaper<'a> {
                 match self.spawn_monitor(init.pid) {
                     Ok(monitor) => self.monitor = Some(monitor),
                     Err(_) if ended.is_some() && deaths >= LAST_TRIES => {
-                        return self.finish(ended);
+                        return self.finish();
                     }
                     Err(_) => {
                         again = Some(Instant::now() + pause(deaths));
@@ -345,7 +346,7 @@ impl<'a> Reaper<'a> {
     }
 
     /// The container has ended and its output is where it belongs.
-    fn finish(&mut self, _ended: Option<u8>) -> Result<()> {
+    fn finish(&mut self) -> Result<()> {
         self.parked = Parked::default();
         let deleted = self.runtime.delete(&self.orders.id);
         let tidy = deleted.and_then(|()| match self.orders.remove {

@@ -33,16 +33,7 @@ pub fn run(global: &Global, args: Run) -> Result<u8> {
         let _ = writeln!(std::io::stdout(), "{}", container.config.id);
         return Ok(0);
     };
-    let mut session = Session {
-        dir: container.dir(),
-        id: container.config.id.clone(),
-        runtime: container.runtime(),
-        hello: FOREGROUND,
-        tty: args.tty,
-        stdin: args.interactive,
-        keys,
-        signals,
-    };
+    let mut session = Session::new(&container, FOREGROUND, keys, signals);
     let code = launched.stay(&container, &mut session)?;
     Ok(code.unwrap_or(0))
 }

@@ -52,16 +52,8 @@ fn start_one(container: &Container, attach: bool, keys: &DetachKeys) -> Result<O
         launch(container, lock, false, false)?;
         return Ok(None);
     }
-    let mut session = Session {
-        dir: container.dir(),
-        id: container.config.id.clone(),
-        runtime: container.runtime(),
-        hello: FOREGROUND,
-        tty: container.config.tty,
-        stdin: container.config.stdin,
-        keys: keys.clone(),
-        signals: catch_signals(true)?,
-    };
+    let signals = catch_signals(true)?;
+    let mut session = Session::new(container, FOREGROUND, keys.clone(), signals);
     let launched = launch(container, lock, true, false)?;
     Ok(Some(launched.stay(container, &mut session)?.unwrap_or(0)))
 }

@@ -84,19 +84,36 @@ impl K8sFile {
         self.entries += 1;
     }
 
-    /// One write per batch. A batch that does not fit is taken back as a whole, so that
-    /// the file holds complete entries only, and is counted as lost.
+    /// A batch that does not fit is taken back as a whole, so that the file holds complete
+    /// entries only, and is counted as lost.
     fn flush(&mut self) {
-        let size = || self.file.metadata().map(|meta| meta.len());
-        let before = if self.regular { size().ok() } else { None };
-        if let Err(error) = (&self.file).write_all(&self.batch) {
-            if let Some(before) = before {
-                let _ = self.file.set_len(before);
-            }
+        let mut written = 0;
+        while written < self.batch.len() {
+            let error = match (&self.file).write(&self.batch[written..]) {
+                Ok(0) => io::ErrorKind::WriteZero.into(),
+                Ok(length) => {
+                    written += length;
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => error,
+            };
+            self.take_back(written as u64);
             self.lost.add(self.entries, self.batch.len() as u64, &error);
+            break;
         }
         self.batch.clear();
         self.entries = 0;
+    }
+
+    fn take_back(&self, written: u64) {
+        if let Ok(meta) = self.file.metadata()
+            && self.regular
+            && written > 0
+        {
+            // A file that cannot be shortened keeps half an entry; readers skip it.
+            let _ = self.file.set_len(meta.len().saturating_sub(written));
+        }
     }
 
     /// Syncs the file and publishes the counters.
