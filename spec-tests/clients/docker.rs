@@ -99,6 +99,13 @@ fn docker_run_prints_and_returns() {
         )
         .success()
         .prints("b /tmp\n12");
+}
+
+#[test]
+fn docker_tells_a_missing_program_from_one_that_may_not_run() {
+    let case = Case::new();
+    differs!(case, ["crun"], "crun words a missing program otherwise, and docker says 125");
+    let docker = docker!(case);
     // dockerd chooses these codes by the runtime's words.
     docker.run(&["--rm"], &["no-such-program"]).exits(127);
     docker.run(&["--rm"], &["/etc"]).exits(126);
