@@ -65,6 +65,7 @@ impl Init<'_> {
     }
 
     fn script(&self) -> Result<Infallible> {
+        self.close_the_rest()?;
         let joined = self.join()?;
         let mounted = self.mount(joined)?;
         let rooted = self.enter_root(mounted)?;
@@ -72,6 +73,18 @@ impl Init<'_> {
         self.wait_for_start()?;
         self.run_hooks("startContainer", &self.plan.hooks.start_container)?;
         confined.execute()
+    }
+
+    /// Closes the parent's descriptors that came along: the state directory, which nobody in the
+    /// container may get hold of, and the parent's end of the line, which would keep us from hearing
+    /// that the parent is gone.
+    fn close_the_rest(&self) -> Result<()> {
+        let mut keep: Vec<_> = self.doors.iter().map(AsFd::as_fd).collect();
+        keep.push(self.sync.as_fd());
+        if let Gate::Fifos { start, result } = &self.gate {
+            keep.extend([start.as_fd(), result.as_fd()]);
+        }
+        fs::close_all_but(&keep, 3 + self.plan.preserve_fds)
     }
 
     /// Control groups, ids, and all namespaces but the mounts.

@@ -62,6 +62,10 @@ impl Join<'_> {
 
     fn enter(&self) -> Result<()> {
         crate::init::hide_from_ptrace()?;
+        let mut keep: Vec<_> = self.doors.iter().chain(&self.all_doors).map(AsFd::as_fd).collect();
+        keep.extend([self.target.as_fd(), self.mounts.as_fd(), self.sync.as_fd()]);
+        keep.extend(self.birthplace);
+        fs::close_all_but(&keep, 3 + self.preserve_fds)?;
         process::setns(&self.target, self.namespaces)
             .wrap(|| "enter the container's namespaces")?;
         // A sibling of ours: the runtime, and after it the caller, is to be its parent.
@@ -86,6 +90,10 @@ impl Join<'_> {
     }
 
     fn script(&self, doors: &[OwnedFd]) -> Result<Infallible> {
+        // From our birth on we can be seen in the container.
+        let mut keep: Vec<_> = doors.iter().map(AsFd::as_fd).collect();
+        keep.extend([self.mounts.as_fd(), self.sync.as_fd()]);
+        fs::close_all_but(&keep, 3 + self.preserve_fds)?;
         for door in doors {
             fs::write_once(door, b"0").wrap(|| "enter the container's cgroup")?;
         }

@@ -42,8 +42,7 @@ pub fn config() -> Value {
             "capabilities": {
                 "bounding": capabilities,
                 "effective": capabilities,
-                "permitted": capabilities,
-                "ambient": capabilities
+                "permitted": capabilities
             },
             "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024 }],
             "noNewPrivileges": true
@@ -55,9 +54,9 @@ pub fn config() -> Value {
             "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
             "namespaces": namespaces(),
             "maskedPaths": [
-                "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-                "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware",
-                "/proc/scsi"
+                "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+                "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+                "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware"
             ],
             "readonlyPaths": [
                 "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"
@@ -129,7 +128,7 @@ pub fn rootless_config(uid: u32, gid: u32) -> Value {
                 "destination": "/sys", "type": "none", "source": "/sys",
                 "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]
             });
-        } else if let Some(options) = mount["options"].as_array_mut() {
+        } else if let Some(options) = mount.get_mut("options").and_then(|o| o.as_array_mut()) {
             // Group 5 is not mapped.
             options.retain(|o| o.as_str().is_none_or(|o| !o.starts_with("gid=")));
         }

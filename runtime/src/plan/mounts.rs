@@ -13,6 +13,8 @@ pub struct Mount {
     pub destination: PathBuf,
     /// What is mounted.
     pub source: Source,
+    /// A tmpfs begins with what the directory below it holds (`tmpcopyup`).
+    pub copy_up: bool,
     /// Attributes of the mount itself.
     #[serde(skip)]
     pub attributes: MountAttr,
@@ -120,6 +122,7 @@ impl Mount {
         Ok(Self {
             destination,
             source,
+            copy_up: options.copy_up,
             attributes: options.attributes,
             recursive: options.recursive,
             propagation: options.propagation,
@@ -155,6 +158,7 @@ struct Options {
     propagation: Vec<Propagation>,
     bind: Option<bool>,
     remount: bool,
+    copy_up: bool,
     readonly: bool,
     data: Vec<(String, Option<String>)>,
 }
@@ -194,8 +198,8 @@ impl Options {
             "nomand" => self.data.retain(|(key, _)| key != "mand"),
             "nolazytime" => self.data.retain(|(key, _)| key != "lazytime"),
             "loud" => self.data.retain(|(key, _)| key != "silent"),
-            "tmpcopyup" | "idmap" | "ridmap" | "copy-symlink" | "src-nofollow"
-            | "dest-nofollow" => {
+            "tmpcopyup" => self.copy_up = true,
+            "idmap" | "ridmap" | "copy-symlink" | "src-nofollow" | "dest-nofollow" => {
                 return Err(Error::new(format!("{option:?} is not supported by this version")));
             }
             _ if option.starts_with("idmap=") || option.starts_with("ridmap=") => {
@@ -216,6 +220,9 @@ impl Options {
         bundle: &Path,
         label: Option<&str>,
     ) -> Result<Source> {
+        if self.copy_up && (fstype != "tmpfs" || self.bind.is_some() || self.remount) {
+            return Err(Error::new("options: \"tmpcopyup\" means something to a tmpfs alone"));
+        }
         if self.remount {
             return Ok(Source::Remount);
         }
@@ -227,7 +234,8 @@ impl Options {
             "cgroup" | "cgroup2" => Ok(Source::Cgroup),
             _ => {
                 let mut data = self.data.clone();
-                if self.readonly {
+                // A superblock that is filled first is made read-only by its mount alone.
+                if self.readonly && !self.copy_up {
                     data.push(("ro".into(), None));
                 }
                 if let (Some(label), true) = (label, takes_label(fstype)) {
@@ -424,7 +432,7 @@ mod tests {
         for (json, part) in [
             (r#"{"destination":"/x","source":"/","options":["bind","idmap"]}"#, "idmap"),
             (r#"{"destination":"/x","source":"/","options":["bind","nonsense"]}"#, "nonsense"),
-            (r#"{"destination":"/x","type":"tmpfs","options":["tmpcopyup"]}"#, "tmpcopyup"),
+            (r#"{"destination":"/x","type":"proc","options":["tmpcopyup"]}"#, "tmpcopyup"),
             (r#"{"destination":"/","type":"tmpfs"}"#, "root.path"),
             (r#"{"destination":"/x"}"#, "type"),
         ] {

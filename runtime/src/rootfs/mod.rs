@@ -7,6 +7,7 @@
 
 pub mod cgroup;
 pub mod console;
+pub mod copyup;
 pub mod devices;
 pub mod masks;
 pub mod mounts;

@@ -1,6 +1,6 @@
 //! Carrying out one entry of `mounts`.
 
-use super::{Root, cgroup, propagate, resolve};
+use super::{Root, cgroup, copyup, propagate, resolve};
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
 use crate::plan::Plan;
@@ -76,7 +76,16 @@ fn filesystem(
         let mode = fs::fstat(&target)?.st_mode & 0o7777;
         context.set("mode", &format!("{mode:o}"))?;
     }
-    let made = context.mount(mount.attributes.set)?;
+    if !mount.copy_up {
+        let made = context.mount(mount.attributes.set)?;
+        return finish(&made, &target, mount);
+    }
+    let made = context.mount(mount.attributes.set & !sys::attr::RDONLY)?;
+    copyup::copy(&target, &made).wrap(|| "tmpcopyup")?;
+    if mount.attributes.set & sys::attr::RDONLY != 0 {
+        let set = sys::attr::RDONLY;
+        sys::set_attributes(&made, MountAttr { set, ..MountAttr::default() }, false)?;
+    }
     finish(&made, &target, mount)
 }
 

@@ -342,6 +342,30 @@ pub fn cloexec_from(first: u32) -> Result<()> {
     check(r, || format!("close_range({first}, ~0, CLOEXEC)")).map(drop)
 }
 
+/// close_range(2) of every descriptor from `first` on but those in `keep`.
+///
+/// For a child that never returns to the frames whose descriptors it closes.
+pub fn close_all_but(keep: &[BorrowedFd<'_>], first: u32) -> Result<()> {
+    let mut numbers: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).collect();
+    numbers.sort_unstable();
+    let mut from = first;
+    for number in numbers.into_iter().filter(|n| *n >= first) {
+        close_between(from, number)?;
+        from = number + 1;
+    }
+    close_between(from, u32::MAX)
+}
+
+/// Closes the descriptors from `from` to the one before `until`.
+fn close_between(from: u32, until: u32) -> Result<()> {
+    if from >= until {
+        return Ok(());
+    }
+    // SAFETY: the caller keeps every descriptor that is still going to be used.
+    let r = unsafe { libc::syscall(libc::SYS_close_range, from, until - 1, 0) };
+    check(r, || format!("close_range({from}, {}, 0)", until - 1)).map(drop)
+}
+
 /// chdir(2).
 pub fn chdir(path: &Path) -> Result<()> {
     let c = cpath(path)?;
