@@ -18,7 +18,9 @@ fn main() -> ExitCode {
         Ok(code) => return ExitCode::from(code),
         Err(error) => error,
     };
-    let _ = writeln!(std::io::stderr(), "shim: {error}");
+    if !error.is_reported() {
+        let _ = writeln!(std::io::stderr(), "shim: {error}");
+    }
     ExitCode::from(error.code().unwrap_or(code))
 }
 
@@ -33,10 +35,7 @@ fn command_line() -> (u8, Result<u8>) {
         }
     };
     if cli.version {
-        let commit = option_env!("DAVIT_COMMIT").unwrap_or("unknown");
-        let version = env!("CARGO_PKG_VERSION");
-        let _ = writeln!(std::io::stdout(), "shim version {version}\ncommit: {commit}");
-        return (code::FAILURE, Ok(0));
+        return (code::FAILURE, shim::generate::version());
     }
     match cli.verb {
         Some(verb) => (failure_code(&verb), dispatch(&cli.global, verb)),
