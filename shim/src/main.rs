@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use shim::cli::{Cli, Verb};
+use shim::cli::Cli;
 use shim::error::{Result, code};
 use shim::{dispatch, personality};
 
@@ -38,19 +38,11 @@ fn command_line() -> (u8, Result<u8>) {
         return (code::FAILURE, shim::generate::version());
     }
     match cli.verb {
-        Some(verb) => (failure_code(&verb), dispatch(&cli.global, verb)),
+        Some(verb) => (verb.failure_code(), dispatch(&cli.global, verb)),
         None => {
             let _ = Cli::command().print_help();
             (code::USAGE, Ok(code::USAGE))
         }
-    }
-}
-
-fn failure_code(verb: &Verb) -> u8 {
-    match verb {
-        Verb::Run(_) | Verb::Attach(_) => code::OURS,
-        Verb::Start(start) if start.attach => code::OURS,
-        _ => code::FAILURE,
     }
 }
 
