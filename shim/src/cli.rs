@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::detach;
+use crate::error::code;
 use crate::settings::Settings;
 
 /// Runs containers without a daemon and keeps their output and their exit codes.
@@ -64,6 +65,17 @@ pub enum Verb {
         /// The directory, which must exist
         dir: PathBuf,
     },
+}
+
+impl Verb {
+    /// The exit code of a failure: verbs that pass a container's code on have their own.
+    pub fn failure_code(&self) -> u8 {
+        match self {
+            Self::Run(_) | Self::Attach(_) => code::OURS,
+            Self::Start(start) if start.attach => code::OURS,
+            _ => code::FAILURE,
+        }
+    }
 }
 
 /// `shim run`. As with docker, -h is the host name here.

@@ -25,12 +25,23 @@ pub mod code {
 pub struct Error {
     chain: Vec<String>,
     code: Option<u8>,
+    reported: bool,
 }
 
 impl Error {
     /// An error whose cause is `message`.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { chain: vec![message.into()], code: None }
+        Self { chain: vec![message.into()], code: None, reported: false }
+    }
+
+    /// An error that the program which failed has already told the user on our stderr.
+    pub fn reported(message: impl Into<String>) -> Self {
+        Self { reported: true, ..Self::new(message) }
+    }
+
+    /// Whether the user has been told.
+    pub fn is_reported(&self) -> bool {
+        self.reported
     }
 
     /// The same error, with what was being attempted in front.

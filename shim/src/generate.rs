@@ -9,6 +9,17 @@ use clap_complete::Shell;
 use crate::cli::Cli;
 use crate::error::{Context, Error, Result};
 
+/// Prints version and commit, one per line.
+///
+/// # Errors
+/// None: a closed pipe is the reader's own choice.
+pub fn version() -> Result<u8> {
+    let commit = option_env!("DAVIT_COMMIT").unwrap_or("unknown");
+    let version = env!("CARGO_PKG_VERSION");
+    let _ = writeln!(std::io::stdout(), "shim version {version}\ncommit: {commit}");
+    Ok(0)
+}
+
 /// Writes a shell's completion script to stdout.
 ///
 /// # Errors

@@ -22,9 +22,10 @@ pub fn unpack(
     unpack.arg("unpack").args(settings).arg(image).arg(bundle);
     unpack.args(command).stdin(Stdio::null()).stdout(Stdio::null());
     let status = unpack.status().wrap_with(|| format!("execute {}", imgtool.display()))?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(Error::new(status.to_string()).wrap(format!("unpack image {image}"))),
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(_) => Err(Error::reported(format!("unpack image {image}"))),
+        None => Err(Error::new(status.to_string()).wrap(format!("unpack image {image}"))),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use shim::cli::{Cli, Verb};
+use shim::cli::Cli;
 use shim::error::{Result, code};
 use shim::{dispatch, personality};
 
@@ -18,7 +18,9 @@ fn main() -> ExitCode {
         Ok(code) => return ExitCode::from(code),
         Err(error) => error,
     };
-    let _ = writeln!(std::io::stderr(), "shim: {error}");
+    if !error.is_reported() {
+        let _ = writeln!(std::io::stderr(), "shim: {error}");
+    }
     ExitCode::from(error.code().unwrap_or(code))
 }
 
@@ -33,25 +35,14 @@ fn command_line() -> (u8, Result<u8>) {
         }
     };
     if cli.version {
-        let commit = option_env!("DAVIT_COMMIT").unwrap_or("unknown");
-        let version = env!("CARGO_PKG_VERSION");
-        let _ = writeln!(std::io::stdout(), "shim version {version}\ncommit: {commit}");
-        return (code::FAILURE, Ok(0));
+        return (code::FAILURE, shim::generate::version());
     }
     match cli.verb {
-        Some(verb) => (failure_code(&verb), dispatch(&cli.global, verb)),
+        Some(verb) => (verb.failure_code(), dispatch(&cli.global, verb)),
         None => {
             let _ = Cli::command().print_help();
             (code::USAGE, Ok(code::USAGE))
         }
-    }
-}
-
-fn failure_code(verb: &Verb) -> u8 {
-    match verb {
-        Verb::Run(_) | Verb::Attach(_) => code::OURS,
-        Verb::Start(start) if start.attach => code::OURS,
-        _ => code::FAILURE,
     }
 }
 
