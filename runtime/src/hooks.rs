@@ -62,6 +62,7 @@ fn one(hook: &Hook, state: &State<'_>) -> Result<()> {
     command.args(hook.args.iter().skip(1)).env_clear();
     command.envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
     command.stdin(Stdio::from(input)).stdout(share()?).stderr(share()?);
+    signal::unblock_in(&mut command);
     let child = command.spawn().wrap(|| "start it")?;
     let pid = child.id() as i32;
     if let Some(timeout) = hook.timeout {
@@ -147,6 +148,15 @@ mod tests {
         let e = run_one("echo no luck >&2; exit 3", None).unwrap_err().to_string();
         assert!(e.contains("hooks.prestart[0]") && e.contains("exit status 3"), "{e}");
         assert!(e.ends_with("output: no luck"), "{e}");
+    }
+
+    #[test]
+    fn no_signal_is_blocked_in_a_hook() {
+        let blocked = std::thread::spawn(|| {
+            signal::block_all().unwrap();
+            run_one("grep -q '^SigBlk:.0000000000000000' /proc/self/status", None)
+        });
+        blocked.join().unwrap().unwrap();
     }
 
     #[test]

@@ -50,6 +50,18 @@ pub fn default_dispositions() {
     }
 }
 
+/// Has `command` begin with no signal blocked: Rust's standard library no longer sees to
+/// it, a child of ours would otherwise inherit what [`block_all`] has done.
+pub fn unblock_in(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt as _;
+    let begin = || {
+        set_mask(false)
+            .map_err(|e| std::io::Error::from_raw_os_error(e.errno().unwrap_or(libc::EINVAL)))
+    };
+    // SAFETY: between fork and exec this only calls sigprocmask(2), which is async-signal-safe.
+    unsafe { command.pre_exec(begin) };
+}
+
 /// sigwaitinfo(2): the next signal, of those that are blocked, and who sent it.
 pub fn wait_any() -> Result<i32> {
     let set = full(true);
