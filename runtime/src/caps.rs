@@ -151,18 +151,16 @@ pub fn held() -> Result<Set> {
     Ok(Set(sys::capget()?.1))
 }
 
-/// The number of the last capability that the kernel has, found without reading /proc.
-fn last() -> u64 {
-    (0..64).take_while(|bit| sys::prctl(libc::PR_CAPBSET_READ, *bit, 0).is_ok()).last().unwrap_or(0)
-}
-
 /// Drops everything outside `bounding`; needs CAP_SETPCAP, so it comes before [`apply`].
+///
+/// The first number that the kernel does not know (EINVAL) ends it: nobody has to be asked for the
+/// last one.
 pub fn drop_bounding(bounding: Set) -> Result<()> {
-    for bit in 0..=last() {
-        if bounding.0 & (1 << bit) == 0 {
-            sys::prctl(libc::PR_CAPBSET_DROP, bit, 0)
-                .wrap(|| "drop capabilities from the bounding set")?;
-        }
+    for bit in (0..64).filter(|bit| bounding.0 & (1 << bit) == 0) {
+        match sys::prctl(libc::PR_CAPBSET_DROP, bit, 0) {
+            Err(e) if e.errno() == Some(libc::EINVAL) => break,
+            other => other.wrap(|| "drop capabilities from the bounding set")?,
+        };
     }
     Ok(())
 }
