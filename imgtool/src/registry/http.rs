@@ -3,6 +3,7 @@
 
 use std::io::{self, Read};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION};
@@ -142,6 +143,7 @@ impl Http {
         let tls = TlsConfig::builder()
             .root_certs(root_certs(options)?)
             .disable_verification(options.insecure)
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .build();
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -226,7 +228,7 @@ impl Http {
     }
 }
 
-/// The trusted authorities: those of the system, or else those built in, and those asked for.
+/// The trusted authorities: those of the system, and those asked for.
 fn root_certs(options: &Options) -> Result<RootCerts> {
     let named = std::env::var_os("SSL_CERT_FILE").filter(|v| !v.is_empty());
     let mut certs = match &named {
@@ -236,7 +238,7 @@ fn root_certs(options: &Options) -> Result<RootCerts> {
     if let Some(path) = &options.cacert {
         certs.extend(read_certs(path)?);
     }
-    Ok(if certs.is_empty() { RootCerts::WebPki } else { RootCerts::new_with_certs(&certs) })
+    Ok(RootCerts::new_with_certs(&certs))
 }
 
 fn read_certs(path: &std::path::Path) -> Result<Vec<Certificate<'static>>> {
