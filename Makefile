@@ -14,6 +14,9 @@ CRATES := -p runtime -p imgtool -p buildtool -p shim
 PREFIX         ?= /usr/local
 PROGRAM_PREFIX ?=
 
+# Only what is built here leaves the unwind tables out: tests unwind.
+LINK   := target."cfg(target_env=\"gnu\")".rustflags=["-Clink-arg=-Wl,-T,$(CURDIR)/.cargo/no-unwind-tables.ld"]
+
 export DAVIT_COMMIT ?= $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 
 .PHONY: help
@@ -22,7 +25,7 @@ help: ## List the targets
 
 .PHONY: build
 build: ## Build the four programs, static, into target/<machine>/release
-	cargo build --release --locked --target $(TARGET) $(CRATES)
+	cargo build --release --locked --target $(TARGET) --config '$(LINK)' $(CRATES)
 
 .PHONY: packages
 packages: ## Install the Debian packages that the tests and the demo use (root only)
