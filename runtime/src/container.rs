@@ -8,6 +8,7 @@
 //! The status is never stored: it follows from whether the recorded process lives. A pid alone may
 //! be another process's by now, so the start time (proc_pid_stat(5), field 22) is compared too.
 
+use crate::cgroup::driver::Driver;
 use crate::cgroup::{Cgroup, Place};
 use crate::error::{self, Context, Error, Result};
 use crate::plan::namespaces::Kind;
@@ -18,8 +19,15 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// The layout of `state.json`; another number is refused, not guessed at.
-pub const VERSION: u32 = 1;
+/// The layout of `state.json`. It grows by properties that may be missing, so that every older
+/// layout can be read: a runtime that is replaced keeps its containers. A newer one is refused, not
+/// guessed at.
+///
+/// | version | what came with it |
+/// |---|---|
+/// | 1 | |
+/// | 2 | `cgroup_driver`; before, the cgroup file systems were the only one |
+pub const VERSION: u32 = 2;
 /// Waits in it for one byte, that of `start`.
 pub const START: &str = "start.fifo";
 /// The same FIFO before `create` is done.
@@ -81,6 +89,9 @@ pub struct Record {
     pub start_time: u64,
     /// Control groups.
     pub cgroups: Vec<Place>,
+    /// Who keeps them (since version 2).
+    #[serde(default)]
+    pub cgroup_driver: Driver,
     /// The namespaces in which the container is not with the host.
     pub namespaces: Vec<Kind>,
 }
@@ -203,11 +214,7 @@ impl Container {
         std::fs::File::from(file)
             .read_to_end(&mut text)
             .wrap(|| format!("read {}", path.join("state.json").display()))?;
-        let record: Record = serde_json::from_slice(&text).map_err(|e| corrupt(e.to_string()))?;
-        if record.version != VERSION {
-            return Err(corrupt(format!("has version {}, not {VERSION}", record.version)));
-        }
-        Ok(record)
+        decode(&text).map_err(|e| corrupt(e.to_string()))
     }
 
     /// Writes `state.json` anew.
@@ -235,7 +242,7 @@ impl Container {
 
     /// The container's control groups.
     pub fn cgroup(&self) -> Cgroup {
-        Cgroup::recover(self.record.cgroups.clone())
+        Cgroup::recover(self.record.cgroups.clone(), self.record.cgroup_driver.clone())
     }
 
     /// What the container is doing now.
@@ -293,6 +300,25 @@ impl Container {
     pub fn erase(&self) -> Result<()> {
         erase(&self.root, &self.path)
     }
+}
+
+/// Reads `state.json` of this layout or an older one.
+fn decode(text: &[u8]) -> Result<Record> {
+    // The number first: a newer layout need not fit our properties.
+    #[derive(Deserialize)]
+    struct Layout {
+        version: u32,
+    }
+    let layout: Layout = serde_json::from_slice(text).map_err(|e| Error::new(e.to_string()))?;
+    if !(1..=VERSION).contains(&layout.version) {
+        return Err(Error::new(format!(
+            "has version {}, and this runtime knows up to {VERSION}: it was written by another one",
+            layout.version
+        )));
+    }
+    let record: Record = serde_json::from_slice(text).map_err(|e| Error::new(e.to_string()))?;
+    // What is saved again is saved in our layout.
+    Ok(Record { version: VERSION, ..record })
 }
 
 /// Removes a state directory whose `state.json` need not be readable.
@@ -367,6 +393,18 @@ mod tests {
         let stat = "7 (a) Z 1) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
         assert_eq!(parse_stat(stat), Some(4242));
         assert_eq!(parse_stat("7 (a) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20"), None);
+    }
+
+    #[test]
+    fn older_states_are_read_and_newer_ones_refused() {
+        let first = br#"{"version":1,"oci_version":"1.0.0","id":"c","bundle":"/b","rootfs":"/b/r",
+            "created":"","owner":0,"annotations":{},"pid":7,"start_time":8,"cgroups":[],
+            "namespaces":["pid"]}"#;
+        let record = decode(first).unwrap();
+        assert_eq!((record.version, record.pid), (VERSION, 7));
+        assert_eq!(record.cgroup_driver, Driver::Cgroupfs);
+        let newer = br#"{"version":99,"else":1}"#;
+        assert!(decode(newer).unwrap_err().to_string().contains("version 99"));
     }
 
     #[test]

@@ -117,6 +117,7 @@ fn record(plan: &Plan, id: &ContainerId) -> Record {
         pid: 0,
         start_time: 0,
         cgroups: Cgroup::planned(&plan.cgroup, id.as_str()),
+        cgroup_driver: plan.cgroup.driver(id.as_str()),
         namespaces: Kind::ALL.into_iter().filter(|k| plan.namespaces.has(*k)).collect(),
     }
 }

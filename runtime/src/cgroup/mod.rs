@@ -8,6 +8,7 @@
 //! makes a write to `cgroup.procs` cost milliseconds.
 
 pub mod devices;
+pub mod driver;
 pub mod host;
 pub mod plan;
 pub mod resources;
@@ -16,6 +17,7 @@ use crate::error::{Context, Error, Result};
 use crate::plan::Cgroups;
 use crate::sys;
 use crate::sys::fs;
+use driver::Driver;
 use host::{Hierarchy, Layout};
 use plan::CgroupPlan;
 use serde::{Deserialize, Serialize};
@@ -51,6 +53,7 @@ impl Place {
 #[derive(Debug)]
 pub struct Cgroup {
     places: Vec<(Place, Option<OwnedFd>)>,
+    driver: Driver,
 }
 
 impl Cgroup {
@@ -58,8 +61,9 @@ impl Cgroup {
     ///
     /// Whatever was made is removed again on failure.
     pub fn create(plan: &CgroupPlan, id: &str) -> Result<Self> {
-        let Some(host) = &plan.host else { return Ok(Self { places: Vec::new() }) };
-        let mut cgroup = Self { places: Vec::with_capacity(host.hierarchies.len()) };
+        let Some(host) = &plan.host else { return Ok(Self::none()) };
+        let driver = plan.driver(id);
+        let mut cgroup = Self { places: Vec::with_capacity(host.hierarchies.len()), driver };
         let made = host.hierarchies.iter().try_for_each(|hierarchy| {
             let (place, directory) = make(hierarchy, plan, id)?;
             cgroup.places.push((place, Some(directory)));
@@ -71,7 +75,7 @@ impl Cgroup {
                 && matches!(e.errno(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
             {
                 cgroup.remove()?;
-                return Ok(Self { places: Vec::new() });
+                return Ok(Self::none());
             }
             let left = cgroup.remove().err().map(|l| format!(" ({l})")).unwrap_or_default();
             return Err(e.wrap(format!("make cgroup{left}")));
@@ -86,8 +90,18 @@ impl Cgroup {
     }
 
     /// The groups of a container made earlier.
-    pub fn recover(places: Vec<Place>) -> Self {
-        Self { places: places.into_iter().map(|p| (p, None)).collect() }
+    pub fn recover(places: Vec<Place>, driver: Driver) -> Self {
+        Self { places: places.into_iter().map(|p| (p, None)).collect(), driver }
+    }
+
+    /// No groups at all.
+    fn none() -> Self {
+        Self { places: Vec::new(), driver: Driver::Cgroupfs }
+    }
+
+    /// Who keeps the groups.
+    pub fn driver(&self) -> &Driver {
+        &self.driver
     }
 
     /// Groups below these: each entry is `path` for all hierarchies, or `controllers:path` for one

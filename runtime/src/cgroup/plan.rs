@@ -1,6 +1,7 @@
 //! `linux.cgroupsPath` and `linux.resources`, checked.
 
 use super::devices::Rule;
+use super::driver::Driver;
 use super::host::{Hierarchy, Host, Layout};
 use super::resources;
 use crate::error::{Error, Result};
@@ -62,6 +63,11 @@ impl CgroupPlan {
         };
         let whole = base.join(name);
         whole.strip_prefix("/").map(Path::to_path_buf).unwrap_or(whole)
+    }
+
+    /// Who is to keep the groups of the container `id`.
+    pub fn driver(&self, _id: &str) -> Driver {
+        Driver::Cgroupfs
     }
 
     /// May the container do without, where the caller has no permission to make its groups?
