@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use spec_tests::{Case, Outcome, Program};
+use spec_tests::{Case, Outcome, Program, skip};
 
 /// Runs docs/packaging/install with a DESTDIR in the case's directory.
 #[track_caller]
@@ -115,4 +115,17 @@ fn what_has_been_changed_since_is_kept() {
     packaging(&case, "uninstall", "").exits(1).fails_with("daemon.json has changed since: kept");
     assert_eq!(fs::read_to_string(&changed).expect("it is there"), "{}");
     assert!(!installed(&case, "bin/runtime").exists());
+}
+
+#[test]
+fn release_programs_are_small() {
+    const LIMIT: u64 = 4 << 20;
+    let programs = [Program::Runtime, Program::Imgtool, Program::Buildtool, Program::Shim];
+    if programs[0].path().parent().is_some_and(|dir| !dir.ends_with("release")) {
+        skip!("these programs are no release build");
+    }
+    for program in programs {
+        let size = fs::metadata(program.path()).expect("look at a program").len();
+        assert!(size < LIMIT, "{} has {size} bytes, of {LIMIT}", program.name());
+    }
 }
