@@ -7,13 +7,15 @@
 use crate::caps;
 use crate::error::{Context, Error, Result};
 use crate::plan::process::Process;
+use crate::plan::seccomp::Seccomp;
 use crate::rootfs;
-use crate::seccomp::Filter;
+use crate::seccomp::{FLAG_WAIT_KILLABLE_RECV, Filter};
 use crate::sync::{Child, FromChild, ToChild};
 use crate::sys::{self, fs, process, signal};
 use crate::{rlimits, scheduling, user};
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 /// Where a program is looked for when the environment has no PATH.
@@ -32,7 +34,7 @@ pub struct Confined {
 /// Gives up everything that the plan does not grant.
 pub fn confine(
     process: &Process,
-    filter: Option<&Filter>,
+    seccomp: Option<&Seccomp>,
     preserve_fds: u32,
     sync: &Child,
 ) -> Result<Confined> {
@@ -48,9 +50,9 @@ pub fn confine(
     let entered = rootfs::change_directory(&process.cwd);
     if process.no_new_privileges {
         process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).wrap(|| "process.noNewPrivileges")?;
-    } else if let Some(filter) = filter {
+    } else if let Some(seccomp) = seccomp {
         // Without no_new_privs a filter needs CAP_SYS_ADMIN, so our own next calls must pass it.
-        install(filter)?;
+        install(&seccomp.filter, sync)?;
     }
     user::switch(process)?;
     caps::apply(&capabilities).wrap(|| "process.capabilities")?;
@@ -64,7 +66,15 @@ pub fn confine(
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {
         env.push(format!("HOME={}", user::home(process.uid)));
     }
-    let late = if process.no_new_privileges { filter.cloned() } else { None };
+    let late = match seccomp.filter(|_| process.no_new_privileges) {
+        // Whoever starts the program may be another process than our parent, who is here to take
+        // the listener now.
+        Some(seccomp) if seccomp.filter.notify => {
+            install(&seccomp.filter, sync)?;
+            None
+        }
+        other => other.map(|seccomp| seccomp.filter.clone()),
+    };
     Ok(Confined {
         program,
         argv: strings(&process.args)?,
@@ -86,8 +96,29 @@ fn limit(process: &Process, sync: &Child) -> Result<()> {
     }
 }
 
-fn install(filter: &Filter) -> Result<()> {
-    process::install_seccomp(&filter.program, filter.flags).wrap(|| "linux.seccomp")
+/// Puts the filter in force; where it has a listener, the agent holds it when this returns.
+fn install(filter: &Filter, sync: &Child) -> Result<()> {
+    let listener = process::install_seccomp(&filter.program, filter.flags)
+        .map_err(|e| explain(filter, e).wrap("linux.seccomp"))?;
+    match listener {
+        Some(listener) => sync.hand_over(listener.as_fd()).wrap(|| "linux.seccomp.listenerPath"),
+        None => Ok(()),
+    }
+}
+
+/// What the kernel may be too old for, if it calls the flags invalid.
+fn explain(filter: &Filter, error: Error) -> Error {
+    let killable = filter.flags & FLAG_WAIT_KILLABLE_RECV != 0;
+    match error.errno() {
+        Some(libc::EINVAL) if killable => {
+            error.wrap("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs Linux 5.19")
+        }
+        Some(libc::EINVAL) if filter.notify => error.wrap("SCMP_ACT_NOTIFY needs Linux 5.0"),
+        Some(libc::EBUSY) if filter.notify => {
+            error.wrap("an outer filter has a listener, and the kernel takes only one")
+        }
+        _ => error,
+    }
 }
 
 impl Confined {
@@ -101,7 +132,8 @@ impl Confined {
         signal::unblock_all()?;
         fs::cloexec_from(3 + self.preserve_fds)?;
         if let Some(filter) = &self.filter {
-            install(filter)?;
+            // It has no listener: those are installed earlier.
+            process::install_seccomp(&filter.program, filter.flags).wrap(|| "linux.seccomp")?;
         }
         process::execve(&self.program, &self.argv, &self.envp).wrap(|| "process.args")
     }

@@ -15,7 +15,7 @@ use crate::plan::{Options, Plan};
 use crate::sync::{self, Child, FromChild, Parent, ToChild};
 use crate::sys::process::{self, Fork};
 use crate::sys::{fs, socket};
-use crate::{idmap, namespaces, rlimits};
+use crate::{idmap, listener, namespaces, rlimits};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -313,10 +313,23 @@ impl Talk<'_> {
                     }
                     None => self.console = Some(master),
                 },
+                (FromChild::Listener(number), _) => {
+                    self.deliver_listener(half, number)?;
+                    self.sync.say(ToChild::Listening)?;
+                }
                 (FromChild::Ready, _) => return Ok(()),
                 (other, _) => return Err(Error::new(format!("unexpected message {other:?}"))),
             }
         }
+    }
+
+    fn deliver_listener(&self, half: &Half, number: i32) -> Result<()> {
+        let agent = self.plan.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref());
+        let (Some(agent), Some((pid, pidfd))) = (agent, &half.child) else {
+            return Err(Error::new("a listener was made that nobody asked for"));
+        };
+        let state = state_of(&half.container, self.plan, Status::Creating, *pid);
+        listener::deliver(agent, (*pid, pidfd), number, &state)
     }
 
     fn run_host_hooks(&self, half: &mut Half) -> Result<()> {

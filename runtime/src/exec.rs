@@ -5,15 +5,18 @@ use crate::cgroup::Cgroup;
 use crate::container::{Container, ContainerId, Status};
 use crate::create::{assert_single_thread, check_terminal, send_fd, set_oom_score, write_pid_file};
 use crate::error::{Context, Error, Result};
+use crate::hooks::State;
 use crate::join::Join;
 use crate::log::Log;
 use crate::plan::namespaces::Kind;
 use crate::plan::process::Process;
+use crate::plan::seccomp::Listener;
+use crate::plan::seccomp::Seccomp;
 use crate::plan::{self, Options, document};
 use crate::sync::{self, FromChild, Parent, ToChild};
 use crate::sys::process::{self, Fork};
 use crate::sys::{fs, signal};
-use crate::{rlimits, supervise};
+use crate::{listener, rlimits, supervise};
 use oci_spec::runtime as oci;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -86,10 +89,8 @@ pub fn exec(request: &Request<'_>, log: &Log) -> Result<i32> {
     let spec = container.config()?;
     let planned = plan_process(request, &spec)?;
     check_terminal(&planned, request.console_socket.as_deref(), !request.detach)?;
-    let filter = match spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
-        None => None,
-        Some(profile) => Some(plan::compile_seccomp(profile)?),
-    };
+    let linux = spec.linux().clone().unwrap_or_else(plan::empty_linux);
+    let filter = Seccomp::new(&linux, spec.annotations().as_ref())?;
     if !request.detach {
         signal::block_all()?;
     }
@@ -179,7 +180,7 @@ fn make(
     request: &Request<'_>,
     container: &Container,
     planned: &Process,
-    filter: Option<&crate::seccomp::Filter>,
+    filter: Option<&Seccomp>,
     cgroup: &Cgroup,
 ) -> Result<Made> {
     let pid = container.record.pid;
@@ -215,7 +216,8 @@ fn make(
     // The child's end must be closed here, or its end would never be heard.
     drop(join);
     let mut made = None;
-    let talked = talk(request, planned, &sync, helper, &mut made);
+    let place = Place { container, listener: filter.and_then(|f| f.listener.as_ref()) };
+    let talked = talk(request, planned, &place, &sync, helper, &mut made);
     match (talked, made) {
         (Ok(console), Some((pid, _))) => Ok((pid, sync, console)),
         (Ok(_), None) => Err(Error::new("no process was made")),
@@ -247,9 +249,33 @@ fn differs(theirs: &OwnedFd, kind: Kind) -> Result<bool> {
     Ok((a.st_dev, a.st_ino) != (b.st_dev, b.st_ino))
 }
 
+/// Where the process is made, and who answers for its filter.
+struct Place<'a> {
+    container: &'a Container,
+    listener: Option<&'a Listener>,
+}
+
+impl Place<'_> {
+    fn deliver_listener(&self, made: (i32, &OwnedFd), number: i32) -> Result<()> {
+        let agent =
+            self.listener.ok_or_else(|| Error::new("a listener was made that nobody asked for"))?;
+        let record = &self.container.record;
+        let state = State {
+            oci_version: crate::SPEC_VERSION,
+            id: &record.id,
+            status: self.container.status()?,
+            pid: record.pid,
+            bundle: &record.bundle,
+            annotations: &record.annotations,
+        };
+        listener::deliver(agent, made, number, &state)
+    }
+}
+
 fn talk(
     request: &Request<'_>,
     planned: &Process,
+    place: &Place<'_>,
     sync: &Parent,
     helper: i32,
     made: &mut Option<(i32, OwnedFd)>,
@@ -275,6 +301,10 @@ fn talk(
                 Some(path) => send_fd(path, &master, b"/dev/ptmx").wrap(|| "--console-socket")?,
                 None => console = Some(master),
             },
+            (FromChild::Listener(number), _) => {
+                place.deliver_listener((pid, pidfd), number)?;
+                sync.say(ToChild::Listening)?;
+            }
             (FromChild::Ready, _) => return Ok(console),
             (other, _) => return Err(Error::new(format!("unexpected message {other:?}"))),
         }

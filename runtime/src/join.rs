@@ -10,8 +10,8 @@ use crate::init::give_stdio;
 use crate::lsm;
 use crate::plan::namespaces::Kind;
 use crate::plan::process::Process;
+use crate::plan::seccomp::Seccomp;
 use crate::rootfs::console;
-use crate::seccomp::Filter;
 use crate::sync::{Child, FromChild, ToChild};
 use crate::sys::process::Fork;
 use crate::sys::{fs, process};
@@ -24,7 +24,7 @@ pub struct Join<'a> {
     /// The program and what it may do.
     pub process: &'a Process,
     /// The container's filter.
-    pub filter: Option<&'a Filter>,
+    pub filter: Option<&'a Seccomp>,
     /// A v2 group to be born in.
     pub birthplace: Option<BorrowedFd<'a>>,
     /// Files by which it enters the groups that it is not born in.

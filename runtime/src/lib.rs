@@ -12,6 +12,7 @@
 //! | [`create`], [`init`], [`sync`] | the parent's and the first process's script, and their talk |
 //! | [`namespaces`], [`idmap`], [`rootfs`], [`hooks`] | what the first process walks through |
 //! | [`confine`], [`user`], [`caps`], [`rlimits`], [`scheduling`], [`lsm`], [`seccomp`] | its privileges |
+//! | [`listener`] | who answers for the system call filter |
 //! | [`start`], [`run`], [`supervise`] | the program runs |
 //! | [`exec`], [`join`] | another program beside it |
 //! | [`state`], [`list`], [`ps`], [`kill`], [`pause`], [`delete`] | looking at it, and its end |
@@ -35,6 +36,7 @@ pub mod init;
 pub mod join;
 pub mod kill;
 pub mod list;
+pub mod listener;
 pub mod log;
 pub mod lsm;
 pub mod namespaces;

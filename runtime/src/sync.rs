@@ -7,7 +7,8 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::sys::socket;
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::Write as _;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 /// What the child says, in this order; a message that nothing asks for is left out.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub enum FromChild {
     Console,
     /// Its resource limits can be set only with the parent's privileges.
     NeedsLimits,
+    /// The system call filter is in force; this is the number of its listener's descriptor.
+    Listener(i32),
     /// Everything is done but the start.
     Ready,
     /// It failed and ends.
@@ -38,6 +41,8 @@ pub enum ToChild {
     HooksDone,
     /// The limits are set.
     Limited,
+    /// The agent has the listener.
+    Listening,
     /// The state is saved: the child may wait for its start.
     Saved,
     /// The program may start at once (`run`).
@@ -55,6 +60,7 @@ impl FromChild {
             Self::Mounted => b"M".into(),
             Self::Console => b"C".into(),
             Self::NeedsLimits => b"L".into(),
+            Self::Listener(number) => format!("N{number}").into_bytes(),
             Self::Ready => b"R".into(),
             Self::Failed(error) => {
                 let errno = error.errno().unwrap_or(0);
@@ -74,6 +80,7 @@ impl FromChild {
             Some(b'M') => Self::Mounted,
             Some(b'C') => Self::Console,
             Some(b'L') => Self::NeedsLimits,
+            Some(b'N') => Self::Listener(rest().parse().map_err(|_| garbled(data))?),
             Some(b'R') => Self::Ready,
             Some(b'E') => {
                 let text = rest();
@@ -119,6 +126,7 @@ impl Parent {
             ToChild::Mapped => b"m",
             ToChild::HooksDone => b"h",
             ToChild::Limited => b"l",
+            ToChild::Listening => b"n",
             ToChild::Saved => b"s",
             ToChild::Start => b"g",
         };
@@ -170,6 +178,21 @@ impl Child {
         socket::send(&self.0, &message.encode(), fd)
     }
 
+    /// Tells of the listener, and waits until the agent has it. The filter is in force, and any call
+    /// but these two may wait for the agent: no memory is asked for, which might be such a call.
+    pub fn hand_over(&self, listener: BorrowedFd<'_>) -> Result<()> {
+        let mut text = [0u8; 12];
+        let mut rest = &mut text[..];
+        write!(rest, "N{}", listener.as_raw_fd()).map_err(|e| Error::new(e.to_string()))?;
+        let unused = rest.len();
+        socket::send(&self.0, &text[..text.len() - unused], None)?;
+        let mut answer = [0u8; 1];
+        match socket::receive_byte(&self.0, &mut answer)? {
+            1 if answer == *b"n" => Ok(()),
+            _ => Err(Error::new("the runtime ended before it took the listener")),
+        }
+    }
+
     /// Waits for the message `expected`. A parent that is gone, or says something else, is an error.
     pub fn await_message(&self, expected: ToChild) -> Result<()> {
         let (data, _) = socket::receive(&self.0, 16)?;
@@ -177,6 +200,7 @@ impl Child {
             b"m" => ToChild::Mapped,
             b"h" => ToChild::HooksDone,
             b"l" => ToChild::Limited,
+            b"n" => ToChild::Listening,
             b"s" => ToChild::Saved,
             b"g" => ToChild::Start,
             _ => return Err(Error::new("the runtime ended before the container was made")),
@@ -206,6 +230,17 @@ mod tests {
         assert!(matches!(message, FromChild::Made(7)) && fd.is_some());
         parent.say(ToChild::Saved).unwrap();
         child.await_message(ToChild::Saved).unwrap();
+    }
+
+    #[test]
+    fn a_listener_is_handed_over() {
+        let (parent, child) = pair().unwrap();
+        parent.say(ToChild::Listening).unwrap();
+        child.hand_over(child.as_fd()).unwrap();
+        let number = child.as_fd().as_raw_fd();
+        assert!(matches!(parent.hear().unwrap(), (FromChild::Listener(n), None) if n == number));
+        drop(parent);
+        assert!(child.hand_over(child.as_fd()).is_err());
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! those lines. Tests of a spec section are in `tests/<section>.rs`, tests with a real engine
 //! in `clients/<engine>.rs`.
 
+pub mod agent;
 mod bundle;
 mod case;
 pub mod cgroup;

@@ -1,7 +1,7 @@
 //! Seccomp (config-linux.md#seccomp).
 
 use serde_json::{Value, json};
-use spec_tests::{Bundle, Case};
+use spec_tests::{Bundle, Case, differs};
 
 fn architectures() -> Value {
     match std::env::consts::ARCH {
@@ -236,4 +236,102 @@ fn exec_is_filtered_too() {
     case.start(&bundle);
     let outcome = case.exec(&bundle, [], ["mkdir", "/tmp/x"]);
     assert!(outcome.code() == 1 && outcome.stderr.contains("not permitted"), "{outcome}");
+}
+
+#[test]
+fn a_call_newer_than_the_profile_is_answered_enosys() {
+    let case = Case::new();
+    differs!(case, ["crun"], "crun answers what the default action says");
+    let mut names: Vec<&str> = ALLOWED.to_vec();
+    names.extend(["mkdir", "mkdirat"]);
+    names
+        .retain(|name| !["clone3", "close_range", "openat2", "faccessat2", "statx"].contains(name));
+    // The newest call that is named is older than mount_setattr, which is refused by default with
+    // EPERM: busybox takes that for a failure and ENOSYS for an older kernel.
+    let profile = |names: &[&str]| {
+        json!({ "defaultAction": "SCMP_ACT_ERRNO", "architectures": architectures(),
+                "syscalls": [{ "names": names, "action": "SCMP_ACT_ALLOW" }] })
+    };
+    let program = compiled(case.dir(), MOUNT_SETATTR);
+    let Some(program) = program else { spec_tests::skip!("no C compiler") };
+    let with = |names: &[&str]| {
+        let bundle = case.bundle().set("/linux/seccomp", profile(names)).args(["/bin/probe"]);
+        std::fs::copy(&program, bundle.rootfs().join("bin/probe")).expect("copy");
+        case.run(&bundle)
+    };
+    let all = [ALLOWED, &["mount", "futex_waitv"]].concat();
+    with(&all).exits(1);
+    names.extend(["close_range", "faccessat2"]);
+    with(&names).exits(38);
+}
+
+/// Exits with the error number of a call with number 442, mount_setattr.
+const MOUNT_SETATTR: &str = "#include <unistd.h>
+#include <errno.h>
+int main(void) { return syscall(442, -1, 0, 0, 0, 0) ? errno : 0; }";
+
+fn compiled(dir: &std::path::Path, source: &str) -> Option<std::path::PathBuf> {
+    let (text, program) = (dir.join("probe.c"), dir.join("probe"));
+    std::fs::write(&text, source).expect("write the source");
+    let mut cc = std::process::Command::new("cc");
+    cc.args(["-static", "-O1", "-o"]).arg(&program).arg(&text);
+    cc.status().is_ok_and(|status| status.success()).then_some(program)
+}
+
+#[test]
+fn an_unknown_call_is_refused_where_an_annotation_asks() {
+    let case = Case::new();
+    differs!(case, ["runc"], "the annotation is crun's");
+    let names = ["no_such_system_call"];
+    let bundle = filtered(&case, &names, json!({ "action": "SCMP_ACT_ERRNO" }))
+        .set("/annotations", json!({ "run.oci.seccomp_fail_unknown_syscall": "1" }));
+    case.run(&bundle).fails_with("no_such_system_call");
+    case.assert_gone(&bundle);
+}
+
+#[test]
+fn a_raw_program_takes_the_profiles_place() {
+    let case = Case::new();
+    differs!(case, ["runc"], "the annotation is crun's");
+    if std::env::consts::ARCH != "x86_64" {
+        spec_tests::skip!("the program below is for x86-64");
+    }
+    // ld nr; jeq mkdir, +0, +1; ret ERRNO(39); ret ALLOW
+    let program = "IAAAAAAAAAAVAAABUwAAAAYAAAAnAAUABgAAAAAA/38=";
+    let bundle = filtered(&case, &["chdir"], json!({ "action": "SCMP_ACT_KILL" }))
+        .set("/annotations", json!({ "run.oci.seccomp_bpf_data": program }))
+        .sh("cd / && mkdir /tmp/x");
+    let outcome = case.run(&bundle);
+    assert!(outcome.code() == 1 && outcome.stderr.contains("not empty"), "{outcome}");
+    let bundle = case.bundle().set("/annotations", json!({ "run.oci.seccomp_bpf_data": "AAAA" }));
+    let outcome = case.run(&bundle);
+    assert_ne!(outcome.code(), 0, "{outcome}");
+    case.assert_gone(&bundle);
+}
+
+#[test]
+fn plugins_are_refused_by_name() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "runc passes it over; crun may be built without");
+    let bundle =
+        case.bundle().set("/annotations", json!({ "run.oci.seccomp.plugins": "/lib/plugin.so" }));
+    case.run(&bundle).fails_with("run.oci.seccomp.plugins");
+}
+
+#[test]
+fn flags_that_are_unknown_are_refused_by_name() {
+    let case = Case::new();
+    differs!(case, ["runc"], "runc 1.1 knows no flags");
+    let with = |flags: Value| {
+        case.bundle().set(
+            "/linux/seccomp",
+            json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": flags,
+                    "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO" }] }),
+        )
+    };
+    let known = ["TSYNC", "LOG", "SPEC_ALLOW"].map(|flag| format!("SECCOMP_FILTER_FLAG_{flag}"));
+    case.run(&with(json!(known)).args(["true"])).quiet_success();
+    let bundle = with(json!(["SECCOMP_FILTER_FLAG_NO_SUCH"]));
+    case.run(&bundle).fails_with("SECCOMP_FILTER_FLAG_NO_SUCH");
+    case.assert_gone(&bundle);
 }

@@ -10,16 +10,17 @@ pub mod hooks;
 pub mod mounts;
 pub mod namespaces;
 pub mod process;
+pub mod seccomp;
 pub mod show;
 
 use crate::cgroup::plan::CgroupPlan;
 use crate::error::{Context, Error, Result};
-use crate::seccomp;
 use hooks::Hooks;
 use mounts::{Device, Mount, Propagation};
 use namespaces::{Kind, Namespaces};
 use oci_spec::runtime::{Linux, Spec};
 use process::Process;
+use seccomp::Seccomp;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -73,8 +74,7 @@ pub struct Plan {
     /// The program and what it may do.
     pub process: Process,
     /// The compiled system call filter.
-    #[serde(serialize_with = "show::filter")]
-    pub seccomp: Option<seccomp::Filter>,
+    pub seccomp: Option<Seccomp>,
     /// Programs to run around the container's life.
     pub hooks: Hooks,
     /// The configuration's annotations, for `state` and the hooks.
@@ -137,10 +137,7 @@ impl Plan {
             Error::new("config.json: process is missing; `start` needs a program to run")
         })?;
         let process = Process::new(process, linux, options).wrap(|| "config.json: process")?;
-        let seccomp = match linux.seccomp() {
-            None => None,
-            Some(profile) => Some(compile_seccomp(profile)?),
-        };
+        let seccomp = Seccomp::new(linux, spec.annotations().as_ref())?;
         let cgroup = CgroupPlan::new(linux, &namespaces, options.cgroups, &mut fallbacks)?;
         check_uts(&spec, &namespaces)?;
         Ok(Self {
@@ -161,19 +158,6 @@ impl Plan {
             fallbacks,
         })
     }
-}
-
-/// Compiles `linux.seccomp` for the machine that we run on.
-pub fn compile_seccomp(profile: &oci_spec::runtime::LinuxSeccomp) -> Result<seccomp::Filter> {
-    let filter = seccomp::compile(profile, seccomp::native())
-        .map_err(|e| Error::new(e.to_string()).wrap("config.json"))?;
-    if filter.notify || profile.listener_path().is_some() {
-        return Err(unsupported(
-            "linux.seccomp.listenerPath",
-            "SCMP_ACT_NOTIFY has no listener yet",
-        ));
-    }
-    Ok(filter)
 }
 
 /// An error for a property of the specification that this version does not honour.

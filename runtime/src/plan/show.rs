@@ -25,7 +25,7 @@ fn paths(plan: &Plan, id: &str) -> Vec<std::path::PathBuf> {
 
 /// How a filter is shown: its summary, not its program.
 pub fn filter<S: Serializer>(
-    filter: &Option<Filter>,
+    filter: &Filter,
     serializer: S,
 ) -> std::result::Result<S::Ok, S::Error> {
     #[derive(Serialize)]
@@ -37,14 +37,15 @@ pub fn filter<S: Serializer>(
         instructions: usize,
         unknown: &'a [String],
     }
-    let shown = filter.as_ref().map(|filter| Shown {
-        architectures: filter.summary.architectures.iter().map(|a| format!("{a:?}")).collect(),
-        default_action: &filter.summary.default_action,
-        actions: &filter.summary.actions,
-        newer_get_enosys: filter.summary.newer_get_enosys,
-        instructions: filter.summary.instructions,
-        unknown: &filter.summary.unknown,
-    });
+    let summary = &filter.summary;
+    let shown = Shown {
+        architectures: summary.architectures.iter().map(|a| format!("{a:?}")).collect(),
+        default_action: &summary.default_action,
+        actions: &summary.actions,
+        newer_get_enosys: summary.newer_get_enosys,
+        instructions: summary.instructions,
+        unknown: &summary.unknown,
+    };
     shown.serialize(serializer)
 }
 
@@ -162,20 +163,24 @@ fn process(plan: &Plan, line: &mut impl FnMut(&str, String)) {
         line("rlimit", format!("{} {}:{}", limit.name, limit.soft, limit.hard));
     }
     line("new privs", if process.no_new_privileges { "never".into() } else { "allowed".into() });
-    if let Some(filter) = &plan.seccomp {
-        let s = &filter.summary;
-        let actions: Vec<String> = s.actions.iter().map(|(a, n)| format!("{a} {n}")).collect();
-        let enosys = if s.newer_get_enosys { ", newer calls ENOSYS" } else { "" };
-        line(
-            "seccomp",
-            format!(
-                "default {}, {}{enosys}; {} instructions",
-                s.default_action,
-                actions.join(", "),
-                s.instructions
-            ),
-        );
+    if let Some(planned) = &plan.seccomp {
+        seccomp(planned, line);
     }
     line("cwd", process.cwd.display().to_string());
     line("program", process.args.join(" "));
+}
+
+fn seccomp(planned: &super::seccomp::Seccomp, line: &mut impl FnMut(&str, String)) {
+    let s = &planned.filter.summary;
+    let actions = s.actions.iter().map(|(action, n)| format!(", {action} {n}")).collect::<String>();
+    let enosys = if s.newer_get_enosys { ", newer calls ENOSYS" } else { "" };
+    let shown =
+        format!("default {}{actions}{enosys}; {} instructions", s.default_action, s.instructions);
+    line("seccomp", shown);
+    if !s.unknown.is_empty() {
+        line("", format!("unknown, passed over: {}", s.unknown.join(" ")));
+    }
+    if let Some(listener) = &planned.listener {
+        line("", format!("answered at {}", listener.path.display()));
+    }
 }

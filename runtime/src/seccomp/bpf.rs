@@ -21,6 +21,19 @@ pub struct Insn {
     pub k: u32,
 }
 
+impl Insn {
+    /// Reads the kernel's layout, in the byte order of this machine.
+    pub(super) fn from_bytes(bytes: &[u8; 8]) -> Insn {
+        let [c0, c1, jt, jf, k @ ..] = *bytes;
+        Insn { code: u16::from_ne_bytes([c0, c1]), jt, jf, k: u32::from_ne_bytes(k) }
+    }
+
+    /// Does it end the program with this action, whatever its data?
+    pub(super) fn returns(self, action: u32) -> bool {
+        self.code == code::RETURN && self.k & 0xffff_0000 == action
+    }
+}
+
 /// The operations that filters use: `BPF_CLASS | BPF_OP | BPF_SRC` of `linux/bpf_common.h`.
 mod code {
     /// `A = seccomp_data[k]`

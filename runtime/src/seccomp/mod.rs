@@ -33,20 +33,9 @@ pub use arch::native;
 pub use bpf::{Answer, Insn, MAX_INSTRUCTIONS, simulate};
 use profile::Profile;
 
-/// Calls that the container's first process makes between installing its filter and its `execve`:
-/// one that waited for a listener would wait for whom it is about to tell of the listener.
-pub const HANDSHAKE: [&str; 10] = [
-    "read",
-    "write",
-    "sendmsg",
-    "recvmsg",
-    "close",
-    "close_range",
-    "execve",
-    "execveat",
-    "prctl",
-    "seccomp",
-];
+/// Calls by which a process whose filter is in force tells its parent of the listener, and hears
+/// that the agent has it: were one of them to wait for the agent, nobody would ever answer.
+pub const HANDSHAKE: [&str; 3] = ["sendmsg", "recvmsg", "socketcall"];
 
 /// `SECCOMP_FILTER_FLAG_LOG` of `linux/seccomp.h`.
 pub const FLAG_LOG: u32 = 1 << 1;
@@ -56,6 +45,9 @@ pub const FLAG_SPEC_ALLOW: u32 = 1 << 2;
 pub const FLAG_NEW_LISTENER: u32 = 1 << 3;
 /// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV` (Linux 5.19).
 pub const FLAG_WAIT_KILLABLE_RECV: u32 = 1 << 5;
+
+/// `SECCOMP_RET_USER_NOTIF`.
+const RETURN_NOTIFY: u32 = 0x7fc0_0000;
 
 /// A compiled profile, ready for `seccomp(SECCOMP_SET_MODE_FILTER, flags, program)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +78,39 @@ pub struct Summary {
     pub instructions: usize,
     /// Names in the profile that no architecture has: ignored.
     pub unknown: Vec<String>,
+}
+
+impl Filter {
+    /// A program that was compiled elsewhere, as the bytes of an array of `struct sock_filter`.
+    ///
+    /// # Errors
+    /// What it cannot be a filter for, in words: the kernel itself checks it when it is installed.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Filter, String> {
+        let (instructions, rest) = bytes.as_chunks::<8>();
+        if !rest.is_empty() {
+            return Err(format!("{} bytes are no multiple of 8, an instruction", bytes.len()));
+        }
+        if instructions.is_empty() {
+            return Err("no instruction".into());
+        }
+        if instructions.len() > MAX_INSTRUCTIONS {
+            let n = instructions.len();
+            return Err(format!("{n} instructions, and the kernel takes {MAX_INSTRUCTIONS}"));
+        }
+        let program: Vec<Insn> = instructions.iter().map(Insn::from_bytes).collect();
+        if program.iter().any(|insn| insn.returns(RETURN_NOTIFY)) {
+            return Err("returns SECCOMP_RET_USER_NOTIF, and a raw program has no listener".into());
+        }
+        let summary = Summary {
+            architectures: Vec::new(),
+            default_action: "a program of the configuration's own".into(),
+            actions: Vec::new(),
+            newer_get_enosys: false,
+            instructions: program.len(),
+            unknown: Vec::new(),
+        };
+        Ok(Filter { program, flags: 0, notify: false, summary })
+    }
 }
 
 /// Why a profile cannot be compiled: where in `config.json`, and what is wrong there.

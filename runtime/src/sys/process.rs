@@ -155,6 +155,14 @@ pub fn pidfd_kill(pidfd: impl AsFd, signal: i32) -> Result<()> {
     check(r, || format!("pidfd_send_signal({raw}, {signal})")).map(drop)
 }
 
+/// pidfd_getfd(2): a copy, close-on-exec, of the descriptor that has this number there.
+pub fn pidfd_getfd(pidfd: impl AsFd, number: i32) -> Result<OwnedFd> {
+    let raw = pidfd.as_fd().as_raw_fd();
+    // SAFETY: no memory is passed.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, raw, number, 0) };
+    check_fd(fd, || format!("pidfd_getfd({raw}, {number})"))
+}
+
 /// kill(2).
 pub fn kill(pid: i32, signal: i32) -> Result<()> {
     // SAFETY: no memory is passed.
@@ -277,8 +285,9 @@ pub fn rlimit(resource: u32) -> Result<(u64, u64)> {
     Ok((limit.rlim_cur, limit.rlim_max))
 }
 
-/// seccomp(2) with SECCOMP_SET_MODE_FILTER.
-pub fn install_seccomp(program: &[crate::seccomp::Insn], flags: u32) -> Result<()> {
+/// seccomp(2) with SECCOMP_SET_MODE_FILTER; with SECCOMP_FILTER_FLAG_NEW_LISTENER returns the
+/// listener, which is close-on-exec.
+pub fn install_seccomp(program: &[crate::seccomp::Insn], flags: u32) -> Result<Option<OwnedFd>> {
     #[repr(C)]
     struct Program {
         len: u16,
@@ -287,8 +296,11 @@ pub fn install_seccomp(program: &[crate::seccomp::Insn], flags: u32) -> Result<(
     let fprog = Program { len: program.len() as u16, filter: program.as_ptr() };
     // SAFETY: the program is an array of sock_filter of that length (at most BPF_MAXINSNS).
     let r = unsafe { libc::syscall(libc::SYS_seccomp, 1, flags, &fprog) };
-    check(r, || format!("seccomp(SET_MODE_FILTER, {flags:#x}, {} instructions)", program.len()))
-        .map(drop)
+    let intent = || format!("seccomp(SET_MODE_FILTER, {flags:#x}, {} instructions)", program.len());
+    match flags & crate::seccomp::FLAG_NEW_LISTENER {
+        0 => check(r, intent).map(|_| None),
+        _ => check_fd(r, intent).map(Some),
+    }
 }
 
 /// sethostname(2).

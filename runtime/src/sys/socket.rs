@@ -50,6 +50,11 @@ struct Control([u8; 64]);
 
 /// sendmsg(2): one message, with a descriptor if one is given. No SIGPIPE.
 pub fn send(socket: impl AsFd, data: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
+    send_some(socket, data, fd).map(drop)
+}
+
+/// As [`send`], on a stream, which may take less than all: says how much it took.
+pub fn send_some(socket: impl AsFd, data: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<usize> {
     let raw = socket.as_fd().as_raw_fd();
     let mut control = Control([0; 64]);
     let mut iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
@@ -73,7 +78,8 @@ pub fn send(socket: impl AsFd, data: &[u8], fd: Option<BorrowedFd<'_>>) -> Resul
         // SAFETY: the message points to live buffers.
         let n = unsafe { libc::sendmsg(raw, &message, libc::MSG_NOSIGNAL) };
         if n != -1 || errno() != libc::EINTR {
-            return check(n, || format!("sendmsg({raw}, {} bytes)", data.len())).map(drop);
+            let n = check(n, || format!("sendmsg({raw}, {} bytes)", data.len()))?;
+            return Ok(n as usize);
         }
     }
 }
@@ -114,6 +120,23 @@ pub fn receive(socket: impl AsFd, limit: usize) -> Result<(Vec<u8>, Option<Owned
     }
     data.truncate(n as usize);
     Ok((data, fd))
+}
+
+/// recvmsg(2) of one byte, by that call alone; 0: the other side is gone.
+pub fn receive_byte(socket: impl AsFd, byte: &mut [u8; 1]) -> Result<usize> {
+    let raw = socket.as_fd().as_raw_fd();
+    let mut iov = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    // SAFETY: all-zero is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &mut iov;
+    message.msg_iovlen = 1;
+    loop {
+        // SAFETY: the message points to one live, writable byte.
+        let n = unsafe { libc::recvmsg(raw, &mut message, 0) };
+        if n != -1 || errno() != libc::EINTR {
+            return check(n, || format!("recvmsg({raw}, 1 byte)")).map(|n| n as usize);
+        }
+    }
 }
 
 /// Sets the interface `name` of this network namespace up (netdevice(7), SIOCSIFFLAGS).
