@@ -13,15 +13,18 @@ pub struct Cli {
     /// Directory for the state of containers; it should be on a tmpfs
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// File to write the log to, instead of stderr
+    /// Where the log goes instead of stderr: a file, journald:IDENTIFIER or syslog:IDENTIFIER
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
     /// Format of the log
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-    /// Log what is done, and which fallbacks are taken
+    /// Log what is done, and which fallbacks are taken: --log-level=debug
     #[arg(long)]
     pub debug: bool,
+    /// What is logged: this, and what is worse
+    #[arg(long, value_name = "LEVEL", default_value = "warning")]
+    pub log_level: LogLevel,
     /// Make control groups through systemd (not supported by this version)
     #[arg(long)]
     pub systemd_cgroup: bool,
@@ -32,7 +35,7 @@ pub struct Cli {
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub rootless: Rootless,
     /// Print the version
-    #[arg(long, short = 'v')]
+    #[arg(long, short = 'v', short_alias = 'V')]
     pub version: bool,
     /// What to do
     #[command(subcommand)]
@@ -46,6 +49,19 @@ pub enum LogFormat {
     Text,
     /// One object a line
     Json,
+}
+
+/// `--log-level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// What ends the program
+    Error,
+    /// What the specification wants said
+    #[value(alias = "warn", alias = "info")]
+    Warning,
+    /// What is done, and which fallbacks are taken
+    #[value(alias = "trace")]
+    Debug,
 }
 
 /// `--cgroup-manager`.
@@ -101,6 +117,13 @@ pub enum Verb {
     Features,
     /// Show what `create` would do, without doing it
     Plan(Plan),
+    /// crun's change of the mounts of a running container: refused
+    #[command(hide = true)]
+    Mounts {
+        /// Whatever follows
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {
@@ -129,6 +152,9 @@ pub struct Make {
     /// Directory of the bundle
     #[arg(long, short, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
+    /// Configuration, if it is not the bundle's config.json
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Socket that receives the terminal's master
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
@@ -158,6 +184,9 @@ pub struct Create {
     /// What it shares with its sibling
     #[command(flatten)]
     pub make: Make,
+    /// crun's callers pass it; `create` becomes nobody's subreaper in any case
+    #[arg(long, hide = true)]
+    pub no_subreaper: bool,
 }
 
 /// `run`.
@@ -245,6 +274,9 @@ pub struct Kill {
     /// Send it to all processes of the container
     #[arg(long, short)]
     pub all: bool,
+    /// CONTAINER is an extended regular expression: all containers that match
+    #[arg(long, short)]
+    pub regex: bool,
     /// Name of the container
     #[arg(value_name = "CONTAINER")]
     pub id: String,
@@ -259,6 +291,9 @@ pub struct Delete {
     /// Kill it first if it runs; succeed if it does not exist
     #[arg(long, short)]
     pub force: bool,
+    /// CONTAINER is an extended regular expression: all containers that match
+    #[arg(long, short)]
+    pub regex: bool,
     /// Name of the container
     #[arg(value_name = "CONTAINER")]
     pub id: String,
@@ -304,6 +339,9 @@ pub struct Spec {
     /// Directory to write it into
     #[arg(long, short, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
+    /// File to write, if it is not config.json in that directory
+    #[arg(long, short, value_name = "FILE")]
+    pub file: Option<PathBuf>,
     /// For a user without privilege
     #[arg(long)]
     pub rootless: bool,
@@ -346,10 +384,15 @@ fn user(text: &str) -> Result<(u32, Option<u32>), String> {
 
 /// Go's flag syntax, which runc's callers use: a long option may have a single dash
 /// (containerd: `restore … -no-subreaper`). Rewrites those before the first positional argument
-/// of the verb; what follows belongs to the container's command.
+/// of the verb; what follows belongs to the container's command. A switch may be given a value,
+/// too (`--tty=false`).
 pub fn normalise(mut args: Vec<OsString>) -> Vec<OsString> {
-    let long = |word: &OsString| matches!(word.as_encoded_bytes(), [b'-', second, _, ..] if *second != b'-');
-    if !args.iter().any(long) {
+    let special = |word: &OsString| match word.as_encoded_bytes() {
+        [b'-', b'-', rest @ ..] => rest.contains(&b'='),
+        [b'-', _, _, ..] => true,
+        _ => false,
+    };
+    if !args.iter().any(special) {
         return args;
     }
     let command = &Cli::command();
@@ -369,8 +412,19 @@ pub fn normalise(mut args: Vec<OsString>) -> Vec<OsString> {
         };
         let name = bare.trim_start_matches('-').split('=').next().unwrap_or_default();
         let known = scope.get_arguments().find(|a| a.get_long() == Some(name));
-        if known.is_some() && !bare.starts_with('-') && name.len() > 1 {
+        let long = known.is_some() && name.len() > 1;
+        if long && !bare.starts_with('-') {
             args[at] = format!("-{word}").into();
+        }
+        match known.map(|a| a.get_action().takes_values()).zip(word.split_once('=')) {
+            Some((false, (_, "true" | "t" | "T" | "TRUE" | "True" | "1"))) if long => {
+                args[at] = format!("--{name}").into();
+            }
+            Some((false, (_, "false" | "f" | "F" | "FALSE" | "False" | "0"))) if long => {
+                args.remove(at);
+                continue;
+            }
+            _ => {}
         }
         let short = bare.chars().next().filter(|_| bare.len() == 1);
         let found = known
@@ -402,6 +456,12 @@ mod tests {
             ("runtime exec -d c sh -detach", "runtime exec -d c sh -detach"),
             ("runtime create -bundle=/b c", "runtime create --bundle=/b c"),
             ("runtime exec -e X=-cwd -cwd / c ls", "runtime exec -e X=-cwd --cwd / c ls"),
+            ("runtime run --detach=true -keep=false c", "runtime run --detach c"),
+            (
+                "runtime exec --tty=false --env A=true c x --tty=false",
+                "runtime exec --env A=true c x --tty=false",
+            ),
+            ("runtime exec --env=true c", "runtime exec --env=true c"),
         ] {
             assert_eq!(normalise(words(given)), words(wanted));
         }

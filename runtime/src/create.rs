@@ -15,7 +15,7 @@ use crate::plan::{Options, Plan};
 use crate::sync::{self, Child, FromChild, Parent, ToChild};
 use crate::sys::process::{self, Fork};
 use crate::sys::{fs, socket};
-use crate::{idmap, listener, namespaces, rlimits};
+use crate::{idmap, listener, namespaces, notify, rlimits};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,8 @@ pub struct Request<'a> {
     pub id: ContainerId,
     /// The bundle.
     pub bundle: PathBuf,
+    /// Its configuration, if that is not `config.json`.
+    pub config: Option<PathBuf>,
     /// Where the pid is written.
     pub pid_file: Option<PathBuf>,
     /// Who receives the terminal.
@@ -74,7 +76,9 @@ pub fn create(request: &Request<'_>, log: &Log) -> Result<()> {
 
 /// Makes the container up to the point where only the start is missing.
 pub fn launch(request: &Request<'_>, log: &Log) -> Result<Launched> {
-    let (plan, config) = Plan::load(&request.bundle, request.options)?;
+    let (mut plan, config) =
+        Plan::load(&request.bundle, request.config.as_deref(), request.options)?;
+    notify::plan(&mut plan, &request.root.join(request.id.as_str()))?;
     plan.fallbacks.iter().for_each(|f| log.debug(f));
     check_terminal(&plan.process, request.console_socket.as_deref(), request.foreground)?;
     let container = Container::create(request.root, &request.id, record(&plan, &request.id))?;
@@ -163,6 +167,7 @@ fn build(
     log: &Log,
 ) -> Result<(Parent, Option<OwnedFd>)> {
     half.container.write("config.json", config)?;
+    notify::prepare(&half.container)?;
     let id = request.id.as_str();
     half.cgroup = Some(Cgroup::create(&plan.cgroup, id)?);
     let cgroup = half.cgroup.as_ref().ok_or_else(|| Error::new("no cgroup"))?;

@@ -1,10 +1,11 @@
 //! From the parsed command line to the verb.
 
 use crate::cli::{self, Cli, Verb};
-use crate::container::ContainerId;
+use crate::container::{self, ContainerId};
 use crate::error::{Context, Error, Kind, Result};
-use crate::log::{Format, Log};
+use crate::log::{Format, Level, Log};
 use crate::plan::{Options, Plan, show};
+use crate::sys::regex::Regex;
 use crate::{create, delete, exec, features, kill, list, pause, ps, run, spec, start, state};
 use clap::CommandFactory as _;
 use std::io::Write as _;
@@ -16,7 +17,12 @@ pub fn log(cli: &Cli) -> Log {
         cli::LogFormat::Text => Format::Text,
         cli::LogFormat::Json => Format::Json,
     };
-    Log::new(cli.log.clone(), format, cli.debug)
+    let level = match (cli.debug, cli.log_level) {
+        (true, _) | (_, cli::LogLevel::Debug) => Level::Debug,
+        (_, cli::LogLevel::Warning) => Level::Warning,
+        (_, cli::LogLevel::Error) => Level::Error,
+    };
+    Log::new(cli.log.clone(), format, level)
 }
 
 /// Where states are kept: `--root`, or below /run, or below the user's own runtime directory.
@@ -59,9 +65,11 @@ pub fn run(cli: Cli, program: &str, log: &Log) -> Result<i32> {
         Verb::Start(args) => start::start(root, &id(&args)?, log)?,
         Verb::Kill(args) => {
             let signal = kill::parse_signal(&args.signal)?;
-            kill::kill(root, &ContainerId::new(&args.id)?, signal, args.all)?;
+            for_each(root, &args.id, args.regex, |id| kill::kill(root, id, signal, args.all))?;
         }
-        Verb::Delete(args) => delete::delete(root, &ContainerId::new(&args.id)?, args.force, log)?,
+        Verb::Delete(args) => {
+            for_each(root, &args.id, args.regex, |id| delete::delete(root, id, args.force, log))?;
+        }
         Verb::State(args) => print(&state::state(root, &id(&args)?)?)?,
         Verb::List(args) => print(&list::list(root, list_format(&args), log)?)?,
         Verb::Ps(args) => {
@@ -70,13 +78,21 @@ pub fn run(cli: Cli, program: &str, log: &Log) -> Result<i32> {
         }
         Verb::Pause(args) => pause::pause(root, &id(&args)?)?,
         Verb::Resume(args) => pause::resume(root, &id(&args)?)?,
-        Verb::Spec(args) => spec::spec(&args.bundle, args.rootless)?,
+        Verb::Spec(args) => {
+            let file = args.file.unwrap_or_else(|| args.bundle.join("config.json"));
+            spec::spec(&file, args.rootless)?;
+        }
         Verb::Features => {
             let text = serde_json::to_string_pretty(&features::features())
                 .map_err(|e| Error::new(e.to_string()))?;
             print(&(text + "\n"))?;
         }
         Verb::Plan(args) => print(&plan(&args, options)?)?,
+        Verb::Mounts { .. } => {
+            return Err(Error::new(
+                "mounts is not supported: the mounts of a container that exists do not change; name them in config.json before `create`",
+            ));
+        }
         Verb::Completions { shell } => completions(shell)?,
         Verb::Man { directory } => man(&directory)?,
     }
@@ -92,6 +108,25 @@ fn cgroups(cli: &Cli) -> crate::plan::Cgroups {
         (_, cli::Rootless::Auto) if user => Cgroups::IfAllowed,
         _ => Cgroups::Required,
     }
+}
+
+/// Does it to the container of that name, or to all that a regular expression matches. One that
+/// fails does not keep the others from their turn.
+fn for_each(
+    root: &Path,
+    name: &str,
+    regex: bool,
+    act: impl Fn(&ContainerId) -> Result<()>,
+) -> Result<()> {
+    if !regex {
+        return act(&ContainerId::new(name)?);
+    }
+    let pattern = Regex::new(name).wrap(|| format!("--regex {name:?}"))?;
+    let ids = container::all(root)?.into_iter().filter(|id| pattern.matches(id.as_str()));
+    let failed: Vec<Error> = ids.filter_map(|id| act(&id).err()).collect();
+    let mut failed = failed.into_iter();
+    let Some(first) = failed.next() else { return Ok(()) };
+    Err(failed.fold(first, |all, error| all.wrap(format!("{error}; and"))))
 }
 
 fn id(args: &cli::Id) -> Result<ContainerId> {
@@ -119,6 +154,7 @@ fn request(
         root,
         id: ContainerId::new(&make.id)?,
         bundle: make.bundle,
+        config: make.config,
         pid_file: make.pid_file,
         console_socket: make.console_socket,
         pidfd_socket: make.pidfd_socket,
@@ -168,7 +204,7 @@ fn list_format(args: &cli::List) -> list::Format {
 }
 
 fn plan(args: &cli::Plan, options: Options) -> Result<String> {
-    let (plan, _) = Plan::load(&args.bundle, options)?;
+    let (plan, _) = Plan::load(&args.bundle, None, options)?;
     match args.format {
         cli::PlanFormat::Text => show::text(&plan, &args.id),
         cli::PlanFormat::Json => show::json(&plan, &args.id),

@@ -109,7 +109,7 @@ pub fn exec(request: &Request<'_>, log: &Log) -> Result<i32> {
     if request.detach {
         return Ok(0);
     }
-    match supervise::wait(pid, console)? {
+    match supervise::wait(pid, console.as_ref())? {
         Some(ended) => Ok(ended.code()),
         None => Err(Error::new("somebody else has taken the process's exit status")),
     }

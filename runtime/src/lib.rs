@@ -4,7 +4,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`cli`], [`dispatch`], [`log`] | the command line, and how the end is reported |
+//! | [`cli`], [`usage`], [`dispatch`], [`log`] | the command line, and how the end is reported |
 //! | [`seal`] | running from a copy that a container cannot write to |
 //! | [`plan`] | `config.json` becomes everything that is to be done |
 //! | [`container`] | the state directory |
@@ -13,7 +13,7 @@
 //! | [`namespaces`], [`idmap`], [`rootfs`], [`hooks`] | what the first process walks through |
 //! | [`confine`], [`user`], [`caps`], [`rlimits`], [`scheduling`], [`lsm`], [`seccomp`] | its privileges |
 //! | [`listener`] | who answers for the system call filter |
-//! | [`start`], [`run`], [`supervise`] | the program runs |
+//! | [`start`], [`run`], [`supervise`], [`notify`] | the program runs |
 //! | [`exec`], [`join`] | another program beside it |
 //! | [`state`], [`list`], [`ps`], [`kill`], [`pause`], [`delete`] | looking at it, and its end |
 //! | [`spec`], [`features`] | what can be asked for |
@@ -40,6 +40,7 @@ pub mod listener;
 pub mod log;
 pub mod lsm;
 pub mod namespaces;
+pub mod notify;
 pub mod pause;
 pub mod plan;
 pub mod ps;
@@ -55,6 +56,7 @@ pub mod state;
 pub mod supervise;
 pub mod sync;
 pub mod sys;
+pub mod usage;
 pub mod user;
 
 /// Version of this program.

@@ -49,6 +49,8 @@ fn selinux(label: &str) -> Result<()> {
 }
 
 fn write(path: &str, text: &str) -> Result<()> {
-    let file = fs::openat(fs::CWD, Path::new(path), libc::O_WRONLY, 0)?;
-    fs::write_once(&file, text.as_bytes())
+    // podman recognises a refused label by the file's name between backticks.
+    fs::openat(fs::CWD, Path::new(path), libc::O_WRONLY, 0)
+        .and_then(|file| fs::write_once(&file, text.as_bytes()))
+        .wrap(|| format!("write to `{path}`"))
 }

@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use runtime::cli::{Cli, Verb, normalise};
-use runtime::{dispatch, seal};
+use runtime::{dispatch, seal, usage};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -17,12 +17,7 @@ fn main() -> ExitCode {
     let cli =
         match Cli::command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m)) {
             Ok(cli) => cli,
-            Err(error) => {
-                // Help goes to stdout and is no failure; the rest goes to stderr.
-                let code = if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-                drop(error.print());
-                return code;
-            }
+            Err(error) => return ExitCode::from(usage::report(&error)),
         };
     let log = dispatch::log(&cli);
     let failure = if matches!(cli.verb, Some(Verb::Exec(_))) { EXEC_FAILED } else { 1 };

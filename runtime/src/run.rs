@@ -4,10 +4,12 @@ use crate::create::{Launched, Request, launch};
 use crate::delete;
 use crate::error::{Error, Result};
 use crate::log::Log;
+use crate::notify::Proxy;
 use crate::start::run_poststart;
 use crate::supervise;
 use crate::sync::ToChild;
-use crate::sys::{process, signal};
+use crate::sys::process::{self, Ended};
+use crate::sys::signal;
 
 /// What `run` is asked for besides what `create` is.
 #[derive(Debug, Clone, Copy)]
@@ -29,24 +31,55 @@ pub fn run(request: &Request<'_>, mode: Mode, log: &Log) -> Result<i32> {
         // Before the child exists, so that no signal is lost.
         signal::block_all()?;
     }
-    let Launched { container, plan, pid, sync, console, .. } = launch(request, log)?;
-    let started = sync.say(ToChild::Start).and_then(|()| sync.hear_exec());
-    if let Err(error) = started {
-        return Err(match delete::destroy(container, &plan.hooks, log) {
-            Ok(()) => error,
-            Err(left) => error.wrap(format!("(and left behind: {left})")),
-        });
-    }
-    run_poststart(&container, &plan.hooks, log);
-    if mode.detach {
-        return Ok(0);
-    }
-    let ended = supervise::wait(pid, console)?;
-    if !mode.keep {
-        delete::destroy(container, &plan.hooks, log)?;
+    let launched = launch(request, log)?;
+    let ended = match follow(&launched, mode, log) {
+        Ok(ended) => ended,
+        Err(error) => return Err(abandon(launched, log, error)),
+    };
+    match ended {
+        _ if mode.detach => return Ok(0),
+        _ if mode.keep => {}
+        _ => delete::destroy(launched.container, &launched.plan.hooks, log)?,
     }
     match ended {
         Some(ended) => Ok(ended.code()),
         None => Err(Error::new("somebody else has taken the container's exit status")),
+    }
+}
+
+/// Starts the program, and, unless detached, stays until it ends.
+fn follow(launched: &Launched, mode: Mode, log: &Log) -> Result<Option<Ended>> {
+    let Launched { container, plan, pid, pidfd, sync, console } = launched;
+    let proxy = Proxy::listen(container)?;
+    sync.say(ToChild::Start)?;
+    sync.hear_exec()?;
+    run_poststart(container, &plan.hooks, log);
+    let wait = || supervise::wait(*pid, console.as_ref());
+    match proxy {
+        None if mode.detach => Ok(None),
+        None => wait(),
+        Some(proxy) if mode.detach => proxy.until_ready(pidfd, *pid).map(|()| None),
+        Some(proxy) => std::thread::scope(|scope| {
+            // Our own pid: it is we who wait here for the container's end.
+            let own = std::process::id() as i32;
+            let passing_on = scope.spawn(move || proxy.until_end(pidfd, own));
+            let ended = wait()?;
+            match passing_on.join() {
+                Ok(done) => done.map(|()| ended),
+                Err(_) => Err(Error::new("the proxy of NOTIFY_SOCKET failed")),
+            }
+        }),
+    }
+}
+
+/// Ends the container and takes it away, since nobody will.
+fn abandon(launched: Launched, log: &Log, error: Error) -> Error {
+    let Launched { container, plan, pid, pidfd, .. } = launched;
+    // One that has ended already cannot be killed, and is reaped here.
+    drop(process::pidfd_kill(&pidfd, libc::SIGKILL));
+    let gone = process::waitpid(pid, 0).and_then(|_| delete::destroy(container, &plan.hooks, log));
+    match gone {
+        Ok(()) => error,
+        Err(left) => error.wrap(format!("(and left behind: {left})")),
     }
 }

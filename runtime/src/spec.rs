@@ -6,14 +6,13 @@ use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::Path;
 
-/// The verb. An existing `config.json` is never overwritten.
-pub fn spec(bundle: &Path, rootless: bool) -> Result<()> {
-    let path = bundle.join("config.json");
+/// The verb. An existing file is never overwritten.
+pub fn spec(path: &Path, rootless: bool) -> Result<()> {
     let config =
         if rootless { rootless_config(process::euid(), process::egid()) } else { config() };
     let mut text = serde_json::to_string_pretty(&config).map_err(|e| Error::new(e.to_string()))?;
     text.push('\n');
-    let file = std::fs::File::options().write(true).create_new(true).open(&path);
+    let file = std::fs::File::options().write(true).create_new(true).open(path);
     match file {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::new(format!(
             "{} exists already; remove it first, or name another directory by --bundle",

@@ -4,6 +4,7 @@ use crate::container::{Container, ContainerId, RESULT, START, Status};
 use crate::error::{Context, Error, Result};
 use crate::hooks;
 use crate::log::Log;
+use crate::notify::Proxy;
 use crate::plan::hooks::Hooks;
 use crate::sys::{fs, signal};
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,7 +12,7 @@ use std::path::Path;
 
 /// The verb. Returns when the program runs, or with the reason why it does not.
 pub fn start(root: &Path, id: &ContainerId, log: &Log) -> Result<()> {
-    let container = Container::open_locked(root, id)?;
+    let mut container = Container::open_locked(root, id)?;
     match container.status()? {
         Status::Created => {}
         Status::Stopped => return Err(Error::new("cannot start a container that has stopped")),
@@ -19,10 +20,17 @@ pub fn start(root: &Path, id: &ContainerId, log: &Log) -> Result<()> {
             return Err(Error::new(format!("cannot start a container that is already {status}")));
         }
     }
+    let proxy = Proxy::listen(&container)?;
     release(&container)?;
     let hooks = Hooks::new(container.config()?.hooks().as_ref())?;
     run_poststart(&container, &hooks, log);
-    Ok(())
+    let Some(proxy) = proxy else { return Ok(()) };
+    // It may take long, and meanwhile the container may be deleted.
+    container.unlock()?;
+    match container.pidfd()? {
+        Some(init) => proxy.until_ready(&init, container.record.pid),
+        None => Ok(()),
+    }
 }
 
 /// Sends the word, and waits until execve(2) closes the other end of the result FIFO.

@@ -9,10 +9,10 @@ use std::time::Duration;
 /// Waits until the process `pid` ends. Every signal must be blocked already.
 ///
 /// `None`: the process is no child of ours any more.
-pub fn wait(pid: i32, console: Option<OwnedFd>) -> Result<Option<Ended>> {
+pub fn wait(pid: i32, console: Option<&OwnedFd>) -> Result<Option<Ended>> {
     match console {
         None => without_terminal(pid),
-        Some(master) => with_terminal(pid, &master),
+        Some(master) => with_terminal(pid, master),
     }
 }
 

@@ -111,14 +111,17 @@ pub struct Rootfs {
 }
 
 impl Plan {
-    /// Reads `config.json` of `bundle` and plans the container.
+    /// Reads `config.json` of `bundle`, or the file `config` instead, and plans the container.
     ///
     /// # Errors
     /// The file cannot be read or parsed, or asks for something that is not supported; the message
     /// holds the JSON path.
-    pub fn load(bundle: &Path, options: Options) -> Result<(Self, Vec<u8>)> {
+    pub fn load(bundle: &Path, config: Option<&Path>, options: Options) -> Result<(Self, Vec<u8>)> {
         let bundle = std::fs::canonicalize(bundle).wrap(|| format!("open bundle {bundle:?}"))?;
-        let (spec, text) = document::read(&bundle.join("config.json"))?;
+        let (spec, text) = match config {
+            Some(file) => document::read(file)?,
+            None => document::read(&bundle.join("config.json"))?,
+        };
         let plan = Self::new(bundle, spec, options)?;
         Ok((plan, text))
     }

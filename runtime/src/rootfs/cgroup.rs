@@ -2,7 +2,7 @@
 
 use super::{Root, resolve};
 use crate::cgroup::Cgroup;
-use crate::cgroup::host::{Hierarchy, Layout};
+use crate::cgroup::host::{Hierarchy, Host, Layout};
 use crate::error::{Context, Error, Result};
 use crate::plan::Plan;
 use crate::plan::mounts::Mount;
@@ -14,8 +14,16 @@ use std::path::Path;
 /// Mounts cgroup2, or a tmpfs with a directory for each v1 hierarchy.
 pub fn mount(root: &Root, mount: &Mount, plan: &Plan, groups: &Cgroup) -> Result<()> {
     let target = resolve::directory(&root.fd, &mount.destination)?;
-    let Some(host) = &plan.cgroup.host else {
-        return Err(Error::new("this host has no cgroup hierarchy below /sys/fs/cgroup"));
+    let detected;
+    let host = match &plan.cgroup.host {
+        Some(host) => host,
+        // Without groups of its own, by --cgroup-manager=disabled, it sees the caller's.
+        None => {
+            detected = Host::detect()?.ok_or_else(|| {
+                Error::new("this host has no cgroup hierarchy below /sys/fs/cgroup")
+            })?;
+            &detected
+        }
     };
     let made = match host.layout {
         Layout::Unified => unified(mount)?,

@@ -13,6 +13,7 @@ pub mod bpf;
 pub mod fs;
 pub mod mount;
 pub mod process;
+pub mod regex;
 pub mod sched;
 pub mod signal;
 pub mod socket;
