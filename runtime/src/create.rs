@@ -12,6 +12,7 @@ use crate::log::Log;
 use crate::plan::namespaces::{Kind, Namespaces};
 use crate::plan::process::Process;
 use crate::plan::{Options, Plan};
+use crate::procfs::{self, Proc};
 use crate::sync::{self, Child, FromChild, Parent, ToChild};
 use crate::sys::process::{self, Fork};
 use crate::sys::{fs, socket};
@@ -177,8 +178,12 @@ fn build(
         false => fifos(&half.container)?,
     };
     let (sync, child_end) = sync::pair()?;
-    let made = bear(plan, cgroup, child_end, gate, id, log)?;
-    let mut talk = Talk { request, plan, sync, console: None };
+    let mut proc = procfs::for_plan(plan)?;
+    if let Some(why) = proc.as_ref().and_then(Proc::fallback) {
+        log.debug(why);
+    }
+    let made = bear(plan, cgroup, child_end, gate, id, &mut proc, log)?;
+    let mut talk = Talk { request, plan, sync, console: None, proc };
     half.child = match made {
         Born::Child(pid, pidfd) => Some((pid, pidfd)),
         Born::Helper(helper) => {
@@ -188,7 +193,7 @@ fn build(
             Some(heard?)
         }
     };
-    set_oom_score(pid_of(half)?, &plan.process)?;
+    set_oom_score(pid_of(half)?, &plan.process, talk.proc.as_ref())?;
     talk.until_ready(half)?;
     finish(request, half, log)?;
     Ok((talk.sync, talk.console))
@@ -220,6 +225,8 @@ fn bear(
     sync: Child,
     gate: Gate,
     id: &str,
+    // The child takes it out of its own copy of our memory.
+    proc: &mut Option<Proc>,
     log: &Log,
 ) -> Result<Born> {
     assert_single_thread()?;
@@ -230,16 +237,20 @@ fn bear(
     if !helper {
         return match clone_into(flags, cgroup, doors, Some(log))? {
             (Fork::Parent(pid, pidfd), _) => Ok(Born::Child(pid, pidfd)),
-            (Fork::Child, doors) => Init { id, plan, cgroup, doors, sync, gate }.main(),
+            (Fork::Child, doors) => {
+                Init { id, plan, cgroup, doors, sync, gate, proc: proc.take() }.main()
+            }
         };
     }
     match process::clone(0, None)? {
         Fork::Parent(helper, _) => Ok(Born::Helper(helper)),
         Fork::Child => {
-            let born = enter(&plan.namespaces, &opened)
+            let born = enter(&plan.namespaces, &opened, proc.as_ref())
                 .and_then(|()| clone_into(flags | libc::CLONE_PARENT as u64, cgroup, doors, None));
             match born {
-                Ok((Fork::Child, doors)) => Init { id, plan, cgroup, doors, sync, gate }.main(),
+                Ok((Fork::Child, doors)) => {
+                    Init { id, plan, cgroup, doors, sync, gate, proc: proc.take() }.main()
+                }
                 Ok((Fork::Parent(pid, pidfd), _)) => {
                     let told = sync.say(&FromChild::Made(pid), Some(pidfd.as_fd()));
                     process::exit(i32::from(told.is_err()))
@@ -253,9 +264,9 @@ fn bear(
     }
 }
 
-fn enter(namespaces: &Namespaces, opened: &[(Kind, OwnedFd)]) -> Result<()> {
+fn enter(namespaces: &Namespaces, opened: &[(Kind, OwnedFd)], proc: Option<&Proc>) -> Result<()> {
     namespaces::join(opened)?;
-    namespaces::make_time(namespaces)
+    namespaces::make_time(namespaces, proc)
 }
 
 /// clone3(2) into the v2 group, or beside it with a door more where the kernel does not allow it.
@@ -293,6 +304,8 @@ struct Talk<'a> {
     plan: &'a Plan,
     sync: Parent,
     console: Option<OwnedFd>,
+    /// Where id maps and scores are written.
+    proc: Option<Proc>,
 }
 
 impl Talk<'_> {
@@ -301,7 +314,8 @@ impl Talk<'_> {
             let (message, fd) = self.sync.hear()?;
             match (message, fd) {
                 (FromChild::NeedsMaps, _) => {
-                    idmap::write(pid_of(half)?, &self.plan.namespaces)?;
+                    let proc = procfs::given(self.proc.as_ref())?;
+                    idmap::write(pid_of(half)?, &self.plan.namespaces, proc)?;
                     self.sync.say(ToChild::Mapped)?;
                 }
                 (FromChild::NeedsLimits, _) => {
@@ -370,14 +384,13 @@ fn pid_of(half: &Half) -> Result<i32> {
 }
 
 /// /proc/PID/oom_score_adj, which only the parent can lower. It is not touched if nothing is asked.
-pub fn set_oom_score(pid: i32, plan: &Process) -> Result<()> {
+pub fn set_oom_score(pid: i32, plan: &Process, proc: Option<&Proc>) -> Result<()> {
     let Some(score) = plan.oom_score_adj else { return Ok(()) };
-    let path = format!("/proc/{pid}/oom_score_adj");
-    std::fs::write(&path, score.to_string()).map_err(|e| {
-        let denied = e.raw_os_error() == Some(libc::EACCES);
+    let path = format!("{pid}/oom_score_adj");
+    procfs::given(proc)?.write(&path, score.to_string().as_bytes()).map_err(|e| {
+        let denied = e.errno() == Some(libc::EACCES);
         let hint = if denied { ": lowering it needs CAP_SYS_RESOURCE" } else { "" };
-        let error: Result<()> = Err(e).wrap(|| format!("process.oomScoreAdj: write {score}{hint}"));
-        error.expect_err("it was an error")
+        e.wrap(format!("process.oomScoreAdj: write {score}{hint}"))
     })
 }
 

@@ -6,7 +6,9 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::log::{Format, Level, Log};
 use crate::plan::{Options, Plan, show};
 use crate::sys::regex::Regex;
-use crate::{create, delete, exec, features, kill, list, pause, ps, run, spec, start, state};
+use crate::{
+    create, delete, exec, features, kill, list, pause, procfs, ps, run, spec, start, state,
+};
 use clap::CommandFactory as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -204,7 +206,10 @@ fn list_format(args: &cli::List) -> list::Format {
 }
 
 fn plan(args: &cli::Plan, options: Options) -> Result<String> {
-    let (plan, _) = Plan::load(&args.bundle, None, options)?;
+    let (mut plan, _) = Plan::load(&args.bundle, None, options)?;
+    // Whether the kernel lets us have one of our own is known only by trying.
+    let proc = procfs::for_plan(&plan)?;
+    plan.fallbacks.extend(proc.as_ref().and_then(procfs::Proc::fallback).map(str::to_owned));
     match args.format {
         cli::PlanFormat::Text => show::text(&plan, &args.id),
         cli::PlanFormat::Json => show::json(&plan, &args.id),

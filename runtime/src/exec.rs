@@ -13,6 +13,7 @@ use crate::plan::process::Process;
 use crate::plan::seccomp::Listener;
 use crate::plan::seccomp::Seccomp;
 use crate::plan::{self, Options, document};
+use crate::procfs::{self, Proc};
 use crate::sync::{self, FromChild, Parent, ToChild};
 use crate::sys::process::{self, Fork};
 use crate::sys::{fs, signal};
@@ -96,7 +97,7 @@ pub fn exec(request: &Request<'_>, log: &Log) -> Result<i32> {
     }
     let mut cgroup = container.cgroup().below(&request.cgroups)?;
     cgroup.open().wrap(|| "open the container's cgroup")?;
-    let (pid, sync, console) = make(request, &container, &planned, filter.as_ref(), &cgroup)?;
+    let (pid, sync, console) = make(request, &container, &planned, filter.as_ref(), &cgroup, log)?;
     if let Some(path) = &request.pid_file {
         write_pid_file(path, pid)?;
     }
@@ -182,6 +183,7 @@ fn make(
     planned: &Process,
     filter: Option<&Seccomp>,
     cgroup: &Cgroup,
+    log: &Log,
 ) -> Result<Made> {
     let pid = container.record.pid;
     let open_ns = |kind: Kind| {
@@ -195,6 +197,10 @@ fn make(
         .pidfd()?
         .ok_or_else(|| Error::new(format!("container not running: {}", request.id)))?;
     let (sync, child_end) = sync::pair()?;
+    let proc = procfs::for_process(planned)?;
+    if let Some(why) = proc.as_ref().and_then(Proc::fallback) {
+        log.debug(why);
+    }
     assert_single_thread()?;
     let join = Join {
         process: planned,
@@ -207,6 +213,7 @@ fn make(
         mounts,
         own_user_namespace,
         preserve_fds: request.options.preserve_fds,
+        proc: proc.as_ref(),
         sync: child_end,
     };
     let helper = match process::clone(0, None)? {
@@ -216,7 +223,11 @@ fn make(
     // The child's end must be closed here, or its end would never be heard.
     drop(join);
     let mut made = None;
-    let place = Place { container, listener: filter.and_then(|f| f.listener.as_ref()) };
+    let place = Place {
+        container,
+        proc: proc.as_ref(),
+        listener: filter.and_then(|f| f.listener.as_ref()),
+    };
     let talked = talk(request, planned, &place, &sync, helper, &mut made);
     match (talked, made) {
         (Ok(console), Some((pid, _))) => Ok((pid, sync, console)),
@@ -252,6 +263,7 @@ fn differs(theirs: &OwnedFd, kind: Kind) -> Result<bool> {
 /// Where the process is made, and who answers for its filter.
 struct Place<'a> {
     container: &'a Container,
+    proc: Option<&'a Proc>,
     listener: Option<&'a Listener>,
 }
 
@@ -286,7 +298,7 @@ fn talk(
     process::waitpid(helper, 0)?;
     let (pid, pidfd) = heard?;
     let pidfd = &made.insert((pid, pidfd)).1;
-    set_oom_score(pid, planned)?;
+    set_oom_score(pid, planned, place.proc)?;
     if let Some(path) = &request.pidfd_socket {
         send_fd(path, pidfd, b"pidfd").wrap(|| "--pidfd-socket")?;
     }

@@ -2,22 +2,22 @@
 
 use crate::error::{Context, Error, Result};
 use crate::plan::namespaces::{IdRange, Namespaces};
+use crate::procfs::Proc;
 use crate::sys::process as sys;
 use std::process::Command;
 
 /// Writes both maps of the process `pid`.
-pub fn write(pid: i32, namespaces: &Namespaces) -> Result<()> {
+pub fn write(pid: i32, namespaces: &Namespaces, proc: &Proc) -> Result<()> {
     let user = (&namespaces.uid_map, "uid", sys::euid());
     let group = (&namespaces.gid_map, "gid", sys::egid());
     // Without CAP_SETGID a gid map can be written only once setgroups(2) is given up; newgidmap
     // does what it may by itself.
     let own_group = is_own(group.0, group.2);
     if sys::euid() != 0 && own_group {
-        let path = format!("/proc/{pid}/setgroups");
-        std::fs::write(&path, "deny").wrap(|| format!("write \"deny\" to {path}"))?;
+        proc.write(&format!("{pid}/setgroups"), b"deny").wrap(|| "linux.gidMappings")?;
     }
     for (map, kind, own) in [user, group] {
-        one(pid, map, kind, own).wrap(|| format!("linux.{kind}Mappings"))?;
+        one(pid, map, kind, own, proc).wrap(|| format!("linux.{kind}Mappings"))?;
     }
     Ok(())
 }
@@ -27,15 +27,14 @@ fn is_own(map: &[IdRange], own: u32) -> bool {
     matches!(map, [range] if range.outside == own && range.count == 1)
 }
 
-fn one(pid: i32, map: &[IdRange], kind: &str, own: u32) -> Result<()> {
+fn one(pid: i32, map: &[IdRange], kind: &str, own: u32, proc: &Proc) -> Result<()> {
     if sys::euid() != 0 && !is_own(map, own) {
         return by_helper(pid, map, kind);
     }
     let lines: Vec<String> =
         map.iter().map(|r| format!("{} {} {}", r.inside, r.outside, r.count)).collect();
-    let path = format!("/proc/{pid}/{kind}_map");
     // The kernel takes a map in one write, and only once.
-    std::fs::write(&path, lines.join("\n")).wrap(|| format!("write {lines:?} to {path}"))
+    proc.write(&format!("{pid}/{kind}_map"), lines.join("\n").as_bytes())
 }
 
 /// newuidmap(1) and newgidmap(1) may map what /etc/subuid and /etc/subgid give the user.

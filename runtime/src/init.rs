@@ -16,12 +16,13 @@ use crate::hooks::{self, State};
 use crate::lsm;
 use crate::plan::Plan;
 use crate::plan::namespaces::Kind;
+use crate::procfs::{self, Proc};
 use crate::rootfs::{self, Opened, Root, console};
 use crate::sync::{Child, FromChild, ToChild};
 use crate::sys::{self, fs, process, socket};
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How the program is told to start.
 pub enum Gate {
@@ -50,11 +51,13 @@ pub struct Init<'a> {
     pub sync: Child,
     /// How it is told to start.
     pub gate: Gate,
+    /// Where labels and kernel parameters are written.
+    pub proc: Option<Proc>,
 }
 
 impl Init<'_> {
     /// Runs the script. Whatever fails is told to who waits for it: the parent, then `start`.
-    pub fn main(self) -> ! {
+    pub fn main(mut self) -> ! {
         let Err(error) = self.script();
         // If nobody listens any more, nobody is interested.
         drop(self.sync.say(&FromChild::Failed(error.clone()), None));
@@ -64,7 +67,7 @@ impl Init<'_> {
         process::exit(1)
     }
 
-    fn script(&self) -> Result<Infallible> {
+    fn script(&mut self) -> Result<Infallible> {
         self.close_the_rest()?;
         let joined = self.join()?;
         let mounted = self.mount(joined)?;
@@ -81,6 +84,7 @@ impl Init<'_> {
     fn close_the_rest(&self) -> Result<()> {
         let mut keep: Vec<_> = self.doors.iter().map(AsFd::as_fd).collect();
         keep.push(self.sync.as_fd());
+        keep.extend(self.proc.as_ref().map(AsFd::as_fd));
         if let Gate::Fifos { start, result } = &self.gate {
             keep.extend([start.as_fd(), result.as_fd()]);
         }
@@ -126,19 +130,18 @@ impl Init<'_> {
         Ok(Joined { opened })
     }
 
-    /// Kernel parameters, while /proc is the host's and none that an image could have forged.
+    /// Kernel parameters: a procfs shows those of the namespaces that its reader is in.
     fn set_sysctls(&self) -> Result<()> {
         for (name, value) in &self.plan.sysctl {
-            let path = PathBuf::from(format!("/proc/sys/{}", name.replace('.', "/")));
-            let file = fs::openat(fs::CWD, &path, libc::O_WRONLY, 0);
-            file.and_then(|file| fs::write_once(&file, value.as_bytes()))
+            procfs::given(self.proc.as_ref())?
+                .write(&format!("sys/{}", name.replace('.', "/")), value.as_bytes())
                 .wrap(|| format!("linux.sysctl[{name:?}]"))?;
         }
         Ok(())
     }
 
     /// The container's tree, built beside the host's.
-    fn mount(&self, joined: Joined) -> Result<Mounted> {
+    fn mount(&mut self, joined: Joined) -> Result<Mounted> {
         let process = &self.plan.process;
         let root = joined.opened.map(|o| rootfs::build(self.plan, o, self.cgroup)).transpose()?;
         let terminal = match (process.terminal, &root) {
@@ -162,8 +165,9 @@ impl Init<'_> {
             self.sync.await_message(ToChild::HooksDone)?;
         }
         self.run_hooks("createContainer", &hooks.create_container)?;
-        // The last moment at which /proc is the host's.
-        lsm::apply(process)?;
+        lsm::apply(process, self.proc.as_ref())?;
+        // The last that was to be written; nobody in the container may get hold of it.
+        self.proc = None;
         hide_from_ptrace()?;
         Ok(Mounted { root, slave })
     }

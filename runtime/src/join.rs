@@ -11,6 +11,7 @@ use crate::lsm;
 use crate::plan::namespaces::Kind;
 use crate::plan::process::Process;
 use crate::plan::seccomp::Seccomp;
+use crate::procfs::Proc;
 use crate::rootfs::console;
 use crate::sync::{Child, FromChild, ToChild};
 use crate::sys::process::Fork;
@@ -41,6 +42,8 @@ pub struct Join<'a> {
     pub own_user_namespace: bool,
     /// Descriptors from 3 on that the program keeps.
     pub preserve_fds: u32,
+    /// Where labels are written.
+    pub proc: Option<&'a Proc>,
     /// The line to the parent.
     pub sync: Child,
 }
@@ -65,7 +68,11 @@ impl Join<'_> {
         let mut keep: Vec<_> = self.doors.iter().chain(&self.all_doors).map(AsFd::as_fd).collect();
         keep.extend([self.target.as_fd(), self.mounts.as_fd(), self.sync.as_fd()]);
         keep.extend(self.birthplace);
+        keep.extend(self.proc.map(AsFd::as_fd));
         fs::close_all_but(&keep, 3 + self.preserve_fds)?;
+        // The child inherits labels for the next execve(2), and nobody in the container ever sees
+        // the procfs that they are written to.
+        lsm::apply(self.process, self.proc)?;
         process::setns(&self.target, self.namespaces)
             .wrap(|| "enter the container's namespaces")?;
         // A sibling of ours: the runtime, and after it the caller, is to be its parent.
@@ -97,8 +104,6 @@ impl Join<'_> {
         for door in doors {
             fs::write_once(door, b"0").wrap(|| "enter the container's cgroup")?;
         }
-        // The host's /proc is still in place, and can be trusted with labels.
-        lsm::apply(self.process)?;
         process::setns(&self.mounts, Kind::Mount.flag()).wrap(|| "enter the container's mounts")?;
         if self.own_user_namespace {
             crate::init::become_root()?;

@@ -10,6 +10,7 @@
 //! | [`container`] | the state directory |
 //! | [`cgroup`] | control groups |
 //! | [`create`], [`init`], [`sync`] | the parent's and the first process's script, and their talk |
+//! | [`procfs`] | the only /proc that is written to |
 //! | [`namespaces`], [`idmap`], [`rootfs`], [`hooks`] | what the first process walks through |
 //! | [`confine`], [`user`], [`caps`], [`rlimits`], [`scheduling`], [`lsm`], [`seccomp`] | its privileges |
 //! | [`listener`] | who answers for the system call filter |
@@ -43,6 +44,7 @@ pub mod namespaces;
 pub mod notify;
 pub mod pause;
 pub mod plan;
+pub mod procfs;
 pub mod ps;
 pub mod rlimits;
 pub mod rootfs;

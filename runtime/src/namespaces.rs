@@ -2,9 +2,9 @@
 
 use crate::error::{Context, Error, Result};
 use crate::plan::namespaces::{Kind, Namespaces};
+use crate::procfs::{self, Proc};
 use crate::sys::{fs, process as sys};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
 /// The flags that clone3(2) takes for the new namespaces.
 ///
@@ -47,7 +47,7 @@ pub fn join(opened: &[(Kind, OwnedFd)]) -> Result<()> {
 }
 
 /// Makes a time namespace for our children, with its clocks set.
-pub fn make_time(namespaces: &Namespaces) -> Result<()> {
+pub fn make_time(namespaces: &Namespaces, proc: Option<&Proc>) -> Result<()> {
     if !namespaces.makes(Kind::Time) {
         return Ok(());
     }
@@ -65,7 +65,7 @@ pub fn make_time(namespaces: &Namespaces) -> Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
-    let path = Path::new("/proc/self/timens_offsets");
-    let file = fs::openat(fs::CWD, path, libc::O_WRONLY, 0)?;
-    fs::write_once(&file, lines.join("\n").as_bytes()).wrap(|| "linux.timeOffsets")
+    procfs::given(proc)?
+        .write("self/timens_offsets", lines.join("\n").as_bytes())
+        .wrap(|| "linux.timeOffsets")
 }

@@ -4,6 +4,7 @@ use super::{check, check_fd, cpath, errno, failed};
 use crate::error::Result;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The directory from which relative paths start when no descriptor is given.
 pub const CWD: BorrowedFd<'static> = {
@@ -20,6 +21,8 @@ impl Resolve {
     pub const IN_ROOT: Self = Self(0x10 | 0x02);
     /// As [`Self::IN_ROOT`], and no component may be a symbolic link.
     pub const IN_ROOT_NO_LINKS: Self = Self(0x10 | 0x02 | 0x04);
+    /// The walk stays below the directory and on its mount, and magic links fail.
+    pub const ON_THIS_MOUNT: Self = Self(0x08 | 0x02 | 0x01);
 }
 
 #[repr(C)]
@@ -29,7 +32,12 @@ struct OpenHow {
     resolve: u64,
 }
 
-/// openat2(2), always O_CLOEXEC. A walk that races with a rename (EAGAIN) is tried again.
+/// How often a walk that the kernel could not make safe is tried at least, and how long.
+const WALKS: u32 = 128;
+const WALK_TIME: Duration = Duration::from_millis(2);
+
+/// openat2(2), always O_CLOEXEC. A walk that races with a rename or a mount anywhere on the machine
+/// (EAGAIN) is tried again, until it has been often and long enough for chance.
 pub fn openat2(
     dir: impl AsFd,
     path: &Path,
@@ -44,7 +52,8 @@ pub fn openat2(
         mode: u64::from(mode),
         resolve: resolve.0,
     };
-    for _ in 0..128 {
+    let (mut walks, mut first) = (0, None);
+    loop {
         // SAFETY: `name` is terminated and `how` has the size that is passed.
         let fd = unsafe {
             libc::syscall(libc::SYS_openat2, raw, name.as_ptr(), &how, size_of::<OpenHow>())
@@ -54,8 +63,12 @@ pub fn openat2(
                 format!("openat2({raw}, {path:?}, {flags:#x}, resolve={:#x})", resolve.0)
             });
         }
+        walks += 1;
+        let begun = *first.get_or_insert_with(Instant::now);
+        if walks >= WALKS && begun.elapsed() >= WALK_TIME {
+            return Err(failed(libc::EAGAIN, || format!("openat2({raw}, {path:?}) {walks} times")));
+        }
     }
-    Err(failed(libc::EAGAIN, || format!("openat2({raw}, {path:?}) 128 times")))
 }
 
 /// openat(2), always O_CLOEXEC.
