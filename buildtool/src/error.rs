@@ -70,7 +70,7 @@ impl fmt::Display for Error {
             if i > 0 {
                 f.write_str(": ")?;
             }
-            f.write_str(message)?;
+            imgtool::error::write_one_line(f, message)?;
         }
         Ok(())
     }
@@ -121,5 +121,16 @@ pub trait Context<T> {
 impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     fn wrap<M: Into<String>>(self, intent: impl FnOnce() -> M) -> Result<T> {
         self.map_err(|error| error.into().wrap(intent()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_stay_on_the_line() {
+        let error = Error::new("no such file").wrap("COPY a\x1b[2J\nb");
+        assert_eq!(error.to_string(), "COPY a\\u{1b}[2J\\nb: no such file");
     }
 }

@@ -75,8 +75,9 @@ impl fmt::Display for Error {
     }
 }
 
-/// Control characters come from hostile names; they must not reach a terminal or split the line.
-fn write_one_line(f: &mut fmt::Formatter<'_>, message: &str) -> fmt::Result {
+/// Writes `message` without its control characters, which come from hostile names: they must not
+/// reach a terminal or split the line.
+pub fn write_one_line(f: &mut fmt::Formatter<'_>, message: &str) -> fmt::Result {
     use fmt::Write as _;
     message.chars().try_for_each(|c| {
         if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }

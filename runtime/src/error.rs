@@ -63,10 +63,20 @@ impl fmt::Display for Error {
             if i > 0 {
                 f.write_str(": ")?;
             }
-            f.write_str(message)?;
+            write_one_line(f, message)?;
         }
         Ok(())
     }
+}
+
+/// Control characters come from hostile names and configurations; they must not reach a terminal
+/// or split the line.
+fn write_one_line(f: &mut fmt::Formatter<'_>, message: &str) -> fmt::Result {
+    use fmt::Write as _;
+    message.chars().try_for_each(|c| match c.is_control() {
+        true => write!(f, "{}", c.escape_default()),
+        false => f.write_char(c),
+    })
 }
 
 impl std::error::Error for Error {}
@@ -104,6 +114,11 @@ mod tests {
     fn renders_outermost_first() {
         let e = Error::new("mkdir(\"x\"): permission denied (EACCES)").wrap("create state");
         assert_eq!(e.to_string(), "create state: mkdir(\"x\"): permission denied (EACCES)");
+    }
+
+    #[test]
+    fn hostile_names_stay_on_the_line() {
+        assert_eq!(Error::new("open a\x1b[2J\nb").to_string(), "open a\\u{1b}[2J\\nb");
     }
 
     #[test]

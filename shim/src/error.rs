@@ -1,7 +1,7 @@
 //! The crate's one error type: a chain of intents around one cause, and the exit code
 //! with which `shim run` must end because of it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// Result with this crate's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -71,7 +71,11 @@ impl fmt::Display for Error {
                 f.write_str(": ")?;
             }
             // One line, whatever a runtime or a file system put into its text.
-            f.write_str(&part.trim_end().replace('\n', "; "))?;
+            let part = part.trim_end().replace('\n', "; ");
+            part.chars().try_for_each(|c| match c.is_control() {
+                true => write!(f, "{}", c.escape_default()),
+                false => f.write_char(c),
+            })?;
         }
         Ok(())
     }
