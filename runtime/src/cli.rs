@@ -111,6 +111,8 @@ pub enum Verb {
     Pause(Id),
     /// Let the processes of a paused container go on
     Resume(Id),
+    /// Change the limits of a container
+    Update(Box<crate::update::Args>),
     /// Write a config.json to start from
     Spec(Spec),
     /// Print what this runtime implements, as JSON

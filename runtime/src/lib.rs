@@ -16,7 +16,7 @@
 //! | [`listener`] | who answers for the system call filter |
 //! | [`start`], [`run`], [`supervise`], [`notify`] | the program runs |
 //! | [`exec`], [`join`] | another program beside it |
-//! | [`state`], [`list`], [`ps`], [`kill`], [`pause`], [`delete`] | looking at it, and its end |
+//! | [`state`], [`list`], [`ps`], [`kill`], [`pause`], [`update`], [`delete`] | looking at it, changing it, and its end |
 //! | [`spec`], [`features`] | what can be asked for |
 //! | [`sys`] | the kernel's calls, and the only `unsafe` |
 
@@ -58,6 +58,7 @@ pub mod state;
 pub mod supervise;
 pub mod sync;
 pub mod sys;
+pub mod update;
 pub mod usage;
 pub mod user;
 

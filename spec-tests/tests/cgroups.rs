@@ -33,6 +33,9 @@ fn the_cgroup_path_is_the_configured_one() {
         if cgroup::layout() == cgroup::Layout::V1 && name.is_empty() && !cgroup::is_hybrid() {
             continue; // the v2 tree is not mounted: no runtime can place anything there
         }
+        if cgroup::layout() == cgroup::Layout::V2 && !name.is_empty() {
+            continue; // a v1 hierarchy that is not mounted here
+        }
         assert!(have.starts_with(&path), "{line}");
         seen += 1;
     }

@@ -6,7 +6,7 @@ use crate::error::{Context, Error, Result};
 use crate::sys::{bpf, fs};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use serde::Serialize;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// One rule.
@@ -125,17 +125,60 @@ pub fn write(directory: BorrowedFd<'_>, rules: &[Rule]) -> Result<()> {
     Ok(())
 }
 
+/// Brings back what `devices.list` of a v1 group read before.
+pub fn restore(directory: BorrowedFd<'_>, list: &str) -> Result<()> {
+    let allow = fs::openat(directory, Path::new("devices.allow"), libc::O_WRONLY, 0)?;
+    let deny = fs::openat(directory, Path::new("devices.deny"), libc::O_WRONLY, 0)?;
+    fs::write_once(&deny, b"a").wrap(|| "restore devices.list: write to devices.deny")?;
+    for line in list.lines() {
+        fs::write_once(&allow, line.as_bytes())
+            .wrap(|| "restore devices.list: write to devices.allow")?;
+    }
+    Ok(())
+}
+
+/// Do the rules forbid nothing?
+fn allow_everything(rules: &[Rule]) -> bool {
+    matches!(rules, [rule] if rule.allow && rule.is_everything())
+}
+
 /// Loads the rules as a program and attaches it to a v2 group.
 pub fn attach(directory: BorrowedFd<'_>, rules: &[Rule]) -> Result<()> {
-    if matches!(rules, [rule] if rule.allow && rule.is_everything()) {
+    if allow_everything(rules) {
         return Ok(());
     }
-    let program = bpf::load_device_program(&compile(rules))
-        .wrap(|| "linux.resources.devices: load the device filter")?;
-    // BPF_PROG_ATTACH wants a descriptor that is open for reading, which O_PATH is not.
-    let open = fs::openat(directory, Path::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-    bpf::attach_device_program(&open, &program)
+    let program = load(rules)?;
+    let open = openable(directory)?;
+    bpf::attach_device_program(&open, &program, None)
         .wrap(|| "linux.resources.devices: attach the device filter")
+}
+
+/// Puts the rules in the place of those that [`attach`] gave to a v2 group: in one step, so that
+/// there is no moment with both or with neither. Programs of others (systemd's) stay.
+pub fn replace(directory: BorrowedFd<'_>, rules: &[Rule]) -> Result<()> {
+    let open = openable(directory)?;
+    let mut own = bpf::device_programs(&open).wrap(|| "linux.resources.devices: list filters")?;
+    if !allow_everything(rules) {
+        let program = load(rules)?;
+        let old = own.pop();
+        bpf::attach_device_program(&open, &program, old.as_ref())
+            .wrap(|| "linux.resources.devices: attach the device filter")?;
+    }
+    for program in own {
+        bpf::detach_device_program(&open, &program)
+            .wrap(|| "linux.resources.devices: detach the device filter")?;
+    }
+    Ok(())
+}
+
+fn load(rules: &[Rule]) -> Result<OwnedFd> {
+    bpf::load_device_program(&compile(rules))
+        .wrap(|| "linux.resources.devices: load the device filter")
+}
+
+/// bpf(2) wants a descriptor that is open for reading, which O_PATH is not.
+fn openable(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
+    fs::openat(directory, Path::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0)
 }
 
 /// eBPF registers of the filter: result, context and scratch, then what is asked.

@@ -1,5 +1,6 @@
 //! Which hierarchies this host has, where they are mounted, and where in them we are.
 
+use super::resources::Sides;
 use crate::error::{Context, Result};
 use crate::sys::fs;
 use serde::Serialize;
@@ -52,6 +53,11 @@ impl Host {
         let text =
             std::fs::read_to_string("/proc/self/cgroup").wrap(|| "read /proc/self/cgroup")?;
         Ok(Self::from_listing(&text, Path::new(ROOT), magic))
+    }
+
+    /// Which version of cgroups holds each controller.
+    pub fn sides(&self) -> Sides {
+        Sides::new(self.hierarchies.iter().map(|h| (h.controllers.as_slice(), h.unified)))
     }
 
     /// As [`Self::detect`], with the listing and the file systems' magic numbers given.

@@ -7,6 +7,7 @@
 //! in `tasks`, needs no lock on all processes and so waits for no grace period, which is what
 //! makes a write to `cgroup.procs` cost milliseconds.
 
+pub mod change;
 pub mod devices;
 pub mod driver;
 pub mod host;
@@ -20,6 +21,7 @@ use crate::sys::fs;
 use driver::Driver;
 use host::{Hierarchy, Layout};
 use plan::CgroupPlan;
+use resources::{Sides, Write};
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -182,13 +184,26 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Which version of cgroups holds each controller of these groups.
+    pub fn sides(&self) -> Sides {
+        Sides::new(self.places.iter().map(|(p, _)| (p.controllers.as_slice(), p.unified)))
+    }
+
+    /// The open group that holds a controller: v1's where both versions are there.
+    fn holder(&self, controller: &str) -> Option<(&Place, BorrowedFd<'_>)> {
+        let legacy = self.open_places().find(|(p, _)| !p.unified && p.has(controller));
+        legacy.or_else(|| self.open_places().find(|(p, _)| p.unified))
+    }
+
+    /// The directory into which a write goes.
+    fn directory_for(&self, write: &Write) -> Result<BorrowedFd<'_>> {
+        let found = self.holder(write.controller).map(|(_, directory)| directory);
+        found.ok_or_else(|| write.refused("this host has no such controller"))
+    }
+
     fn configure(&self, plan: &CgroupPlan, layout: Layout) -> Result<()> {
-        for write in resources::writes(&plan.resources, layout)? {
-            let found = self.open_places().find(|(place, _)| place.has(write.controller));
-            let Some((_, directory)) = found else {
-                return Err(write.refused("this host has no such controller"));
-            };
-            write.carry_out(directory)?;
+        for write in plan.writes()? {
+            write.carry_out(self.directory_for(&write)?)?;
         }
         self.limit_devices(plan, layout)
     }

@@ -41,7 +41,7 @@ impl CgroupPlan {
         let host = if wanted == Cgroups::None { None } else { Host::detect()? };
         let resources = linux.resources().clone().unwrap_or_default_empty();
         match &host {
-            Some(host) => drop(resources::writes(&resources, host.layout)?),
+            Some(host) => drop(resources::writes(&resources, &host.sides())?),
             None if wanted == Cgroups::None => {}
             None => fallbacks.push("no cgroup hierarchy is mounted: no cgroup is made".into()),
         }
@@ -79,7 +79,7 @@ impl CgroupPlan {
     /// What will be written on this host, for `runtime plan`.
     pub fn writes(&self) -> Result<Vec<resources::Write>> {
         match &self.host {
-            Some(host) => resources::writes(&self.resources, host.layout),
+            Some(host) => resources::writes(&self.resources, &host.sides()),
             None => Ok(Vec::new()),
         }
     }
