@@ -135,7 +135,12 @@ impl Confined {
             // It has no listener: those are installed earlier.
             process::install_seccomp(&filter.program, filter.flags).wrap(|| "linux.seccomp")?;
         }
-        process::execve(&self.program, &self.argv, &self.envp).wrap(|| "process.args")
+        process::execve(&self.program, &self.argv, &self.envp).map_err(|e| match e.errno() {
+            Some(libc::E2BIG) => e.wrap(
+                "process.args and process.env: together they exceed what execve(2) takes: 128 KiB for one, a quarter of RLIMIT_STACK for all",
+            ),
+            _ => e.wrap("process.args"),
+        })
     }
 }
 

@@ -94,6 +94,9 @@ pub struct Record {
     pub cgroup_driver: Driver,
     /// The namespaces in which the container is not with the host.
     pub namespaces: Vec<Kind>,
+    /// Directories of the resctrl file system that go with the container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resctrl: Vec<PathBuf>,
 }
 
 /// What a container is doing (runtime.md, State).

@@ -6,17 +6,19 @@
 use crate::cgroup::Cgroup;
 use crate::container::{Container, ContainerId, RESULT, Record, START, Status, start_time};
 use crate::error::{Context, Error, Result};
-use crate::hooks::{self, State};
+use crate::hooks::{self, Output, State};
 use crate::init::{Gate, Init};
 use crate::log::Log;
 use crate::plan::namespaces::{Kind, Namespaces};
 use crate::plan::process::Process;
 use crate::plan::{Options, Plan};
 use crate::procfs::{self, Proc};
+use crate::rdt::{self, Groups};
+use crate::rootfs::sources;
 use crate::sync::{self, Child, FromChild, Parent, ToChild};
 use crate::sys::process::{self, Fork};
 use crate::sys::{fs, socket};
-use crate::{idmap, listener, namespaces, notify, rlimits};
+use crate::{idmap, listener, namespaces, net_devices, notify, rlimits};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -82,8 +84,9 @@ pub fn launch(request: &Request<'_>, log: &Log) -> Result<Launched> {
     notify::plan(&mut plan, &request.root.join(request.id.as_str()))?;
     plan.fallbacks.iter().for_each(|f| log.debug(f));
     check_terminal(&plan.process, request.console_socket.as_deref(), request.foreground)?;
+    let output = Output::open(&plan.heeded)?;
     let container = Container::create(request.root, &request.id, record(&plan, &request.id))?;
-    let mut half = Half { container, cgroup: None, child: None };
+    let mut half = Half { container, cgroup: None, child: None, output };
     match build(request, &plan, &config, &mut half, log) {
         Ok((sync, console)) => {
             let Half { mut container, child, .. } = half;
@@ -124,6 +127,7 @@ fn record(plan: &Plan, id: &ContainerId) -> Record {
         cgroups: Cgroup::planned(&plan.cgroup, id.as_str()),
         cgroup_driver: plan.cgroup.driver(id.as_str()),
         namespaces: Kind::ALL.into_iter().filter(|k| plan.namespaces.has(*k)).collect(),
+        resctrl: plan.rdt.as_ref().map_or(Vec::new(), |r| Groups::new(r, id.as_str()).own()),
     }
 }
 
@@ -132,6 +136,7 @@ struct Half {
     container: Container,
     cgroup: Option<Cgroup>,
     child: Option<(i32, OwnedFd)>,
+    output: Output,
 }
 
 impl Half {
@@ -142,13 +147,14 @@ impl Half {
             drop(process::pidfd_kill(pidfd, libc::SIGKILL));
             left.extend(process::waitpid(*pid, 0).err());
             let state = state_of(&self.container, plan, Status::Stopped, 0);
-            left.extend(hooks::run_all("poststop", &plan.hooks.poststop, &state));
+            left.extend(hooks::run_all("poststop", &plan.hooks.poststop, &state, &self.output));
         }
         if let Some(cgroup) = &self.cgroup {
             let deadline = Instant::now() + Duration::from_secs(5);
             left.extend(cgroup.kill_all(deadline).err());
             left.extend(cgroup.remove().err());
         }
+        left.extend(rdt::remove(&self.container.record.resctrl).err());
         left.extend(self.container.erase().err());
         match left.is_empty() {
             true => error,
@@ -182,7 +188,8 @@ fn build(
     if let Some(why) = proc.as_ref().and_then(Proc::fallback) {
         log.debug(why);
     }
-    let made = bear(plan, cgroup, child_end, gate, id, &mut proc, log)?;
+    let born = Birth { plan, cgroup, gate, id, output: &half.output, proc: &mut proc };
+    let made = bear(born, child_end, log)?;
     let mut talk = Talk { request, plan, sync, console: None, proc };
     half.child = match made {
         Born::Child(pid, pidfd) => Some((pid, pidfd)),
@@ -193,9 +200,16 @@ fn build(
             Some(heard?)
         }
     };
-    set_oom_score(pid_of(half)?, &plan.process, talk.proc.as_ref())?;
+    let pid = pid_of(half)?;
+    set_oom_score(pid, &plan.process, talk.proc.as_ref())?;
+    if let Some(rdt) = &plan.rdt {
+        let groups = Groups::new(rdt, id);
+        groups.make(rdt)?;
+        groups.enter(pid)?;
+    }
+    net_devices::move_all(&plan.net_devices, pid)?;
     talk.until_ready(half)?;
-    finish(request, half, log)?;
+    finish(request, plan, half, log)?;
     Ok((talk.sync, talk.console))
 }
 
@@ -218,18 +232,28 @@ enum Born {
     Helper(i32),
 }
 
-/// Makes the first process, or a helper that does where namespaces are to be joined first.
-fn bear(
-    plan: &Plan,
-    cgroup: &Cgroup,
-    sync: Child,
+/// What the first process is given on its way.
+struct Birth<'a> {
+    plan: &'a Plan,
+    cgroup: &'a Cgroup,
     gate: Gate,
-    id: &str,
-    // The child takes it out of its own copy of our memory.
-    proc: &mut Option<Proc>,
-    log: &Log,
-) -> Result<Born> {
+    id: &'a str,
+    output: &'a Output,
+    /// The child takes it out of its own copy of our memory.
+    proc: &'a mut Option<Proc>,
+}
+
+impl<'a> Birth<'a> {
+    fn init(self, doors: Vec<OwnedFd>, sync: Child) -> Init<'a> {
+        let Self { plan, cgroup, gate, id, output, proc } = self;
+        Init { id, plan, cgroup, doors, sync, gate, output, proc: proc.take() }
+    }
+}
+
+/// Makes the first process, or a helper that does where namespaces are to be joined first.
+fn bear(birth: Birth<'_>, sync: Child, log: &Log) -> Result<Born> {
     assert_single_thread()?;
+    let (plan, cgroup) = (birth.plan, birth.cgroup);
     let doors = cgroup.doors()?;
     let flags = namespaces::clone_flags(&plan.namespaces);
     let helper = namespaces::need_helper(&plan.namespaces);
@@ -237,20 +261,16 @@ fn bear(
     if !helper {
         return match clone_into(flags, cgroup, doors, Some(log))? {
             (Fork::Parent(pid, pidfd), _) => Ok(Born::Child(pid, pidfd)),
-            (Fork::Child, doors) => {
-                Init { id, plan, cgroup, doors, sync, gate, proc: proc.take() }.main()
-            }
+            (Fork::Child, doors) => birth.init(doors, sync).main(),
         };
     }
     match process::clone(0, None)? {
         Fork::Parent(helper, _) => Ok(Born::Helper(helper)),
         Fork::Child => {
-            let born = enter(&plan.namespaces, &opened, proc.as_ref())
+            let born = enter(&plan.namespaces, &opened, birth.proc.as_ref())
                 .and_then(|()| clone_into(flags | libc::CLONE_PARENT as u64, cgroup, doors, None));
             match born {
-                Ok((Fork::Child, doors)) => {
-                    Init { id, plan, cgroup, doors, sync, gate, proc: proc.take() }.main()
-                }
+                Ok((Fork::Child, doors)) => birth.init(doors, sync).main(),
                 Ok((Fork::Parent(pid, pidfd), _)) => {
                     let told = sync.say(&FromChild::Made(pid), Some(pidfd.as_fd()));
                     process::exit(i32::from(told.is_err()))
@@ -318,6 +338,10 @@ impl Talk<'_> {
                     idmap::write(pid_of(half)?, &self.plan.namespaces, proc)?;
                     self.sync.say(ToChild::Mapped)?;
                 }
+                (FromChild::NeedsMount(number), _) => {
+                    let lent = sources::lend(self.plan, number, pid_of(half)?, self.proc.as_ref())?;
+                    self.sync.lend(lent.as_fd())?;
+                }
                 (FromChild::NeedsLimits, _) => {
                     rlimits::apply(pid_of(half)?, &self.plan.process.rlimits)?;
                     self.sync.say(ToChild::Limited)?;
@@ -357,8 +381,8 @@ impl Talk<'_> {
         half.container.record.start_time = start_time(pid).unwrap_or(0);
         half.container.save()?;
         let state = state_of(&half.container, self.plan, Status::Creating, pid);
-        hooks::run("prestart", &self.plan.hooks.prestart, &state)?;
-        hooks::run("createRuntime", &self.plan.hooks.create_runtime, &state)
+        hooks::run("prestart", &self.plan.hooks.prestart, &state, &half.output)?;
+        hooks::run("createRuntime", &self.plan.hooks.create_runtime, &state, &half.output)
     }
 }
 
@@ -401,7 +425,7 @@ pub fn send_fd(path: &Path, fd: &OwnedFd, data: &[u8]) -> Result<()> {
 }
 
 /// Makes the container known: state, pid file, pidfd.
-fn finish(request: &Request<'_>, half: &mut Half, log: &Log) -> Result<()> {
+fn finish(request: &Request<'_>, plan: &Plan, half: &mut Half, log: &Log) -> Result<()> {
     let pid = pid_of(half)?;
     let container = &mut half.container;
     container.record.pid = pid;
@@ -412,8 +436,14 @@ fn finish(request: &Request<'_>, half: &mut Half, log: &Log) -> Result<()> {
         let pending = Path::new(crate::container::PENDING);
         fs::rename(&container.directory, pending, Path::new(START))?;
     }
-    if let (Some(path), Some((_, pidfd))) = (&request.pidfd_socket, &half.child) {
-        send_fd(path, pidfd, b"pidfd").wrap(|| "--pidfd-socket")?;
+    let receivers = [
+        ("--pidfd-socket", &request.pidfd_socket),
+        ("annotations[\"run.oci.pidfd_receiver\"]", &plan.heeded.pidfd_receiver),
+    ];
+    for (name, receiver) in receivers {
+        if let (Some(path), Some((_, pidfd))) = (receiver, &half.child) {
+            send_fd(path, pidfd, b"pidfd").wrap(|| name)?;
+        }
     }
     if let Some(path) = &request.pid_file {
         write_pid_file(path, pid)?;

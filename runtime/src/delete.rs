@@ -2,9 +2,11 @@
 
 use crate::container::{self, Container, ContainerId, Status};
 use crate::error::{self, Context, Error, Result};
-use crate::hooks;
+use crate::hooks::{self, Output};
 use crate::log::Log;
+use crate::plan::annotations::Annotations;
 use crate::plan::hooks::Hooks;
+use crate::rdt;
 use crate::sys::{fs, process, signal};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -71,6 +73,7 @@ pub fn destroy(container: Container, hooks: &Hooks, log: &Log) -> Result<()> {
         cgroup.kill_all(Instant::now() + PATIENCE).wrap(|| "end the container's processes")?;
     }
     cgroup.remove()?;
+    rdt::remove(&container.record.resctrl)?;
     container.erase()?;
     let record = &container.record;
     let state = hooks::State {
@@ -81,8 +84,16 @@ pub fn destroy(container: Container, hooks: &Hooks, log: &Log) -> Result<()> {
         bundle: &record.bundle,
         annotations: &record.annotations,
     };
-    for error in hooks::run_all("poststop", &hooks.poststop, &state) {
-        log.warn(&error.to_string());
+    if hooks.poststop.is_empty() {
+        return Ok(());
+    }
+    match Annotations::new(&record.annotations).and_then(|heeded| Output::open(&heeded)) {
+        Err(error) => log.warn(&error.to_string()),
+        Ok(output) => {
+            for error in hooks::run_all("poststop", &hooks.poststop, &state, &output) {
+                log.warn(&error.to_string());
+            }
+        }
     }
     Ok(())
 }

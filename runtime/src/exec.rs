@@ -131,7 +131,9 @@ fn plan_process(request: &Request<'_>, spec: &oci::Spec) -> Result<Process> {
     }
     let empty = plan::empty_linux();
     let linux = spec.linux().as_ref().unwrap_or(&empty);
-    let mut planned = Process::new(&process, linux, request.options).wrap(|| "process")?;
+    let annotations = spec.annotations().clone().unwrap_or_default().into_iter().collect();
+    let heeded = plan::annotations::Annotations::new(&annotations)?;
+    let mut planned = Process::new(&process, linux, &heeded, request.options).wrap(|| "process")?;
     for name in &wanted.capabilities {
         planned.capabilities.add(Set::named(name).wrap(|| "--cap")?);
     }

@@ -1,6 +1,6 @@
 //! `features`: what this runtime implements (features.md), for engines to look at.
 
-use crate::plan::namespaces::Kind;
+use crate::plan::{self, namespaces::Kind};
 use crate::{caps, lsm};
 use serde_json::{Value, json};
 
@@ -9,11 +9,14 @@ const MOUNT_OPTIONS: &[&str] = &[
     "async",
     "atime",
     "bind",
+    "copy-symlink",
     "defaults",
+    "dest-nofollow",
     "dev",
     "diratime",
     "dirsync",
     "exec",
+    "idmap",
     "iversion",
     "lazytime",
     "loud",
@@ -37,6 +40,7 @@ const MOUNT_OPTIONS: &[&str] = &[
     "relatime",
     "remount",
     "rexec",
+    "ridmap",
     "rnoatime",
     "rnodev",
     "rnodiratime",
@@ -60,6 +64,7 @@ const MOUNT_OPTIONS: &[&str] = &[
     "shared",
     "silent",
     "slave",
+    "src-nofollow",
     "strictatime",
     "suid",
     "symfollow",
@@ -67,9 +72,6 @@ const MOUNT_OPTIONS: &[&str] = &[
     "tmpcopyup",
     "unbindable",
 ];
-
-/// Annotations that change what the runtime may do on the host; none yet.
-const UNSAFE_ANNOTATIONS: &[&str] = &[];
 
 /// The object that the verb prints.
 pub fn features() -> Value {
@@ -91,15 +93,24 @@ pub fn features() -> Value {
             "seccomp": seccomp(),
             "apparmor": { "enabled": lsm::has_apparmor() },
             "selinux": { "enabled": lsm::has_selinux() },
-            "intelRdt": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } },
-            "netDevices": { "enabled": false }
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
+            "memoryPolicy": {
+                "modes": [
+                    "MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED",
+                    "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE"
+                ],
+                "flags": [
+                    "MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"
+                ]
+            },
+            "mountExtensions": { "idmap": { "enabled": true } },
+            "netDevices": { "enabled": true }
         },
         "annotations": {
             "org.davit.runtime.version": crate::VERSION,
             "org.davit.runtime.commit": crate::COMMIT
         },
-        "potentiallyUnsafeConfigAnnotations": UNSAFE_ANNOTATIONS
+        "potentiallyUnsafeConfigAnnotations": plan::annotations::NAMES
     })
 }
 
@@ -139,11 +150,24 @@ mod tests {
     #[test]
     fn every_mount_option_that_is_announced_is_known() {
         for option in MOUNT_OPTIONS {
-            let json = json!({
+            // Each where it means something.
+            let of_bind = option.contains("idmap")
+                || option.ends_with("follow") && option.contains('-')
+                || *option == "copy-symlink";
+            let mut json = json!({
                 "destination": "/x", "source": "/y", "type": "tmpfs", "options": [option]
             });
+            if of_bind {
+                json["type"] = json!("bind");
+            }
+            if option.contains("idmap") {
+                let map = json!([{ "containerID": 0, "hostID": 1, "size": 1 }]);
+                json["uidMappings"] = map.clone();
+                json["gidMappings"] = map;
+            }
             let mount = serde_json::from_value(json).unwrap();
-            let planned = crate::plan::mounts::Mount::new(&mount, std::path::Path::new("/b"), None);
+            let none = plan::namespaces::Namespaces::default();
+            let planned = plan::mounts::Mount::new(&mount, std::path::Path::new("/b"), &none, None);
             assert!(planned.is_ok(), "{option}: {}", planned.unwrap_err());
         }
     }

@@ -2,14 +2,15 @@
 
 use crate::container::Status;
 use crate::error::{Context, Error, Result};
+use crate::plan::annotations::Annotations;
 use crate::plan::hooks::Hook;
 use crate::sys::{fs, process as sys, signal};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What a hook reads on its stdin, and what `state` prints, in the specification's names.
@@ -32,36 +33,69 @@ pub struct State<'a> {
     pub annotations: &'a BTreeMap<String, String>,
 }
 
+/// Where the output of hooks goes; without a file it is kept for the message of a failure.
+#[derive(Debug, Default)]
+pub struct Output {
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
+
+impl Output {
+    /// Opens the files that the annotations name.
+    pub fn open(heeded: &Annotations) -> Result<Self> {
+        let open = |path: &Option<PathBuf>, name: &str| {
+            let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOCTTY;
+            let open = |path: &PathBuf| fs::openat(fs::CWD, path, flags, 0o600);
+            path.as_ref().map(open).transpose().wrap(|| format!("annotations[{name:?}]"))
+        };
+        Ok(Self {
+            stdout: open(&heeded.hooks_stdout, "run.oci.hooks.stdout")?,
+            stderr: open(&heeded.hooks_stderr, "run.oci.hooks.stderr")?,
+        })
+    }
+
+    /// The files.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.stdout.iter().chain(&self.stderr).map(AsFd::as_fd)
+    }
+}
+
 fn is_zero(pid: &i32) -> bool {
     *pid == 0
 }
 
 /// Runs the hooks in order; the first that fails ends it.
-pub fn run(kind: &str, hooks: &[Hook], state: &State<'_>) -> Result<()> {
+pub fn run(kind: &str, hooks: &[Hook], state: &State<'_>, output: &Output) -> Result<()> {
     hooks.iter().enumerate().try_for_each(|(i, hook)| {
-        one(hook, state).wrap(|| format!("hooks.{kind}[{i}]: run {}", hook.path.display()))
+        one(hook, state, output).wrap(|| format!("hooks.{kind}[{i}]: run {}", hook.path.display()))
     })
 }
 
 /// Runs all hooks whatever becomes of each, and returns what went wrong
 /// (poststart and poststop: "the runtime MUST log a warning").
-pub fn run_all(kind: &str, hooks: &[Hook], state: &State<'_>) -> Vec<Error> {
-    let one = |hook: &Hook| run(kind, std::slice::from_ref(hook), state).err();
+pub fn run_all(kind: &str, hooks: &[Hook], state: &State<'_>, output: &Output) -> Vec<Error> {
+    let one = |hook: &Hook| run(kind, std::slice::from_ref(hook), state, output).err();
     hooks.iter().filter_map(one).collect()
 }
 
-fn one(hook: &Hook, state: &State<'_>) -> Result<()> {
+fn one(hook: &Hook, state: &State<'_>, files: &Output) -> Result<()> {
     let json = serde_json::to_vec(state).map_err(|e| Error::new(e.to_string()))?;
     let mut input = scratch("hook-stdin")?;
     input.write_all(&json).and_then(|()| input.rewind()).wrap(|| "write the hook's stdin")?;
     // Files instead of pipes: nobody has to read while the hook runs, so it cannot block on us.
     let mut output = scratch("hook-output")?;
-    let share = || output.try_clone().map(Stdio::from).wrap(|| "duplicate a descriptor");
+    let share = |file: &Option<OwnedFd>| match file {
+        Some(file) => file.try_clone().map(Stdio::from),
+        None => output.try_clone().map(Stdio::from),
+    };
+    let (stdout, stderr) = share(&files.stdout)
+        .and_then(|stdout| Ok((stdout, share(&files.stderr)?)))
+        .wrap(|| "duplicate a descriptor")?;
     let mut command = Command::new(&hook.path);
     command.arg0(hook.args.first().map_or(hook.path.as_os_str(), |a| a.as_ref()));
     command.args(hook.args.iter().skip(1)).env_clear();
     command.envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
-    command.stdin(Stdio::from(input)).stdout(share()?).stderr(share()?);
+    command.stdin(Stdio::from(input)).stdout(stdout).stderr(stderr);
     signal::unblock_in(&mut command);
     let child = command.spawn().wrap(|| "start it")?;
     let pid = child.id() as i32;
@@ -131,7 +165,7 @@ mod tests {
             bundle: Path::new("/b"),
             annotations: &annotations,
         };
-        run("prestart", &[hook(script, timeout)], &state)
+        run("prestart", &[hook(script, timeout)], &state, &Output::default())
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::cgroup::Cgroup;
 use crate::confine::{self, Confined};
 use crate::container::Status;
 use crate::error::{Context, Error, Result};
-use crate::hooks::{self, State};
+use crate::hooks::{self, Output, State};
 use crate::lsm;
 use crate::plan::Plan;
 use crate::plan::namespaces::Kind;
@@ -53,6 +53,8 @@ pub struct Init<'a> {
     pub gate: Gate,
     /// Where labels and kernel parameters are written.
     pub proc: Option<Proc>,
+    /// Where the output of its hooks goes.
+    pub output: &'a Output,
 }
 
 impl Init<'_> {
@@ -85,6 +87,7 @@ impl Init<'_> {
         let mut keep: Vec<_> = self.doors.iter().map(AsFd::as_fd).collect();
         keep.push(self.sync.as_fd());
         keep.extend(self.proc.as_ref().map(AsFd::as_fd));
+        keep.extend(self.output.descriptors());
         if let Gate::Fifos { start, result } = &self.gate {
             keep.extend([start.as_fd(), result.as_fd()]);
         }
@@ -98,16 +101,19 @@ impl Init<'_> {
             fs::write_once(door, b"0").wrap(|| "enter the container's cgroup")?;
         }
         // Before the ids change: afterwards the host's directories may be closed to us.
-        let opened = match namespaces.joins(Kind::Mount) {
-            false => Some(rootfs::open(&self.plan.rootfs)?),
+        let mut opened = match namespaces.joins(Kind::Mount) {
+            false => Some(rootfs::open(&self.plan.rootfs, namespaces.has(Kind::User))?),
             true => None,
         };
         if namespaces.makes(Kind::User) {
             self.sync.say(&FromChild::NeedsMaps, None)?;
             self.sync.await_message(ToChild::Mapped)?;
         }
+        if let Some(opened) = &mut opened {
+            opened.complete(&self.plan.rootfs, &self.sync)?;
+        }
         if namespaces.has(Kind::User) {
-            become_root()?;
+            become_root(self.plan.process.keep_groups)?;
         }
         process::setsid()?;
         if namespaces.makes(Kind::Cgroup) {
@@ -216,7 +222,7 @@ impl Init<'_> {
             bundle: &self.plan.bundle,
             annotations: &self.plan.annotations,
         };
-        hooks::run(kind, list, &state)
+        hooks::run(kind, list, &state, self.output)
     }
 }
 
@@ -241,11 +247,13 @@ pub fn hide_from_ptrace() -> Result<()> {
 }
 
 /// Takes on the ids 0 of the new user namespace, with the capabilities that go with them.
-pub fn become_root() -> Result<()> {
-    match process::setgroups(&[]) {
-        // Maps made without privilege go with "deny" (user_namespaces(7)).
-        Err(e) if e.errno() != Some(libc::EPERM) => return Err(e),
-        _ => {}
+pub fn become_root(keep_groups: bool) -> Result<()> {
+    if !keep_groups {
+        match process::setgroups(&[]) {
+            // Maps made without privilege go with "deny" (user_namespaces(7)).
+            Err(e) if e.errno() != Some(libc::EPERM) => return Err(e),
+            _ => {}
+        }
     }
     process::setgid(0).wrap(|| "linux.gidMappings: group 0 must be mapped")?;
     process::setuid(0).wrap(|| "linux.uidMappings: user 0 must be mapped")

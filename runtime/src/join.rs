@@ -15,7 +15,7 @@ use crate::procfs::Proc;
 use crate::rootfs::console;
 use crate::sync::{Child, FromChild, ToChild};
 use crate::sys::process::Fork;
-use crate::sys::{fs, process};
+use crate::sys::{fs, process, sched};
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -70,6 +70,10 @@ impl Join<'_> {
         keep.extend(self.birthplace);
         keep.extend(self.proc.map(AsFd::as_fd));
         fs::close_all_but(&keep, 3 + self.preserve_fds)?;
+        if let Some(cpus) = &self.process.affinity.0 {
+            // Before the container's cgroup is entered: the child inherits it.
+            sched::set_affinity(cpus).wrap(|| "process.execCPUAffinity.initial")?;
+        }
         // The child inherits labels for the next execve(2), and nobody in the container ever sees
         // the procfs that they are written to.
         lsm::apply(self.process, self.proc)?;
@@ -104,9 +108,12 @@ impl Join<'_> {
         for door in doors {
             fs::write_once(door, b"0").wrap(|| "enter the container's cgroup")?;
         }
+        if let Some(cpus) = &self.process.affinity.1 {
+            sched::set_affinity(cpus).wrap(|| "process.execCPUAffinity.final")?;
+        }
         process::setns(&self.mounts, Kind::Mount.flag()).wrap(|| "enter the container's mounts")?;
         if self.own_user_namespace {
-            crate::init::become_root()?;
+            crate::init::become_root(self.process.keep_groups)?;
         }
         process::setsid()?;
         if self.process.terminal {

@@ -8,10 +8,10 @@
 //! | [`seal`] | running from a copy that a container cannot write to |
 //! | [`plan`] | `config.json` becomes everything that is to be done |
 //! | [`container`] | the state directory |
-//! | [`cgroup`] | control groups |
+//! | [`cgroup`], [`rdt`] | control groups; classes of cache and memory bandwidth |
 //! | [`create`], [`init`], [`sync`] | the parent's and the first process's script, and their talk |
 //! | [`procfs`] | the only /proc that is written to |
-//! | [`namespaces`], [`idmap`], [`rootfs`], [`hooks`] | what the first process walks through |
+//! | [`namespaces`], [`idmap`], [`net_devices`], [`rootfs`], [`hooks`] | what the first process walks through |
 //! | [`confine`], [`user`], [`caps`], [`rlimits`], [`scheduling`], [`lsm`], [`seccomp`] | its privileges |
 //! | [`listener`] | who answers for the system call filter |
 //! | [`start`], [`run`], [`supervise`], [`notify`] | the program runs |
@@ -41,11 +41,13 @@ pub mod listener;
 pub mod log;
 pub mod lsm;
 pub mod namespaces;
+pub mod net_devices;
 pub mod notify;
 pub mod pause;
 pub mod plan;
 pub mod procfs;
 pub mod ps;
+pub mod rdt;
 pub mod rlimits;
 pub mod rootfs;
 pub mod run;

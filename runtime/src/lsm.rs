@@ -31,7 +31,9 @@ pub fn has_selinux() -> bool {
 
 fn apparmor(profile: &str, proc: Option<&Proc>) -> Result<()> {
     if !has_apparmor() {
-        return Err(Error::new("AppArmor is not enabled on this host"));
+        return Err(Error::new(
+            "config provided but apparmor not supported: AppArmor is not enabled on this host",
+        ));
     }
     let text = format!("exec {profile}");
     // The directory of AppArmor's own exists from Linux 5.8 on.
@@ -44,7 +46,9 @@ fn apparmor(profile: &str, proc: Option<&Proc>) -> Result<()> {
 
 fn selinux(label: &str, proc: Option<&Proc>) -> Result<()> {
     if !has_selinux() {
-        return Err(Error::new("SELinux is not enabled on this host"));
+        return Err(Error::new(
+            "selinux label is specified in config, but selinux is disabled or not supported: SELinux is not enabled on this host",
+        ));
     }
     write(procfs::given(proc)?, "thread-self/attr/exec", label)
 }

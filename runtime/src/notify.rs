@@ -52,7 +52,7 @@ pub fn plan(plan: &mut Plan, state: &Path) -> Result<()> {
         "options": ["bind", "nosuid", "nodev", "noexec", "ro"],
     });
     let mount = serde_json::from_value(mount).map_err(|e| Error::new(e.to_string()))?;
-    plan.rootfs.mounts.push(Mount::new(&mount, &plan.bundle, None)?);
+    plan.rootfs.mounts.push(Mount::new(&mount, &plan.bundle, &plan.namespaces, None)?);
     plan.process.env.retain(|entry| !entry.starts_with("NOTIFY_SOCKET="));
     plan.process.env.push(format!("NOTIFY_SOCKET={INSIDE}/{SOCKET}"));
     Ok(())

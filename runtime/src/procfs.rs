@@ -13,6 +13,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::plan::Plan;
+use crate::plan::mounts::Mount;
 use crate::plan::namespaces::Kind;
 use crate::plan::process::Process;
 use crate::sys::fs::{self, Resolve};
@@ -74,6 +75,7 @@ pub fn for_plan(plan: &Plan) -> Result<Option<Proc>> {
     let wanted = !plan.sysctl.is_empty()
         || namespaces.makes(Kind::User)
         || !namespaces.offsets.is_empty()
+        || plan.rootfs.mounts.iter().any(maps_ids)
         || wanted_by(&plan.process);
     wanted.then(Proc::open).transpose()
 }
@@ -81,6 +83,11 @@ pub fn for_plan(plan: &Plan) -> Result<Option<Proc>> {
 /// A procfs for a process that joins a container, if there is anything to write.
 pub fn for_process(process: &Process) -> Result<Option<Proc>> {
     wanted_by(process).then(Proc::open).transpose()
+}
+
+/// Is a user namespace made for the mount alone?
+fn maps_ids(mount: &Mount) -> bool {
+    mount.idmap.as_ref().is_some_and(|idmap| idmap.maps.is_some())
 }
 
 fn wanted_by(process: &Process) -> bool {

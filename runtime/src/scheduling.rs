@@ -8,7 +8,7 @@ use crate::sys::{process as sys, sched};
 /// before capabilities are given up.
 pub fn apply(process: &Process) -> Result<()> {
     if let Some(scheduler) = process.scheduler {
-        sched::set_scheduler(scheduler.attributes).wrap(|| "process.scheduler")?;
+        sched::set_scheduler(scheduler).wrap(|| "process.scheduler")?;
     }
     if let Some((class, priority)) = process.io_priority {
         sched::set_io_priority(class, priority).wrap(|| "process.ioPriority")?;

@@ -2,9 +2,10 @@
 
 use crate::container::{Container, ContainerId, RESULT, START, Status};
 use crate::error::{Context, Error, Result};
-use crate::hooks;
+use crate::hooks::{self, Output};
 use crate::log::Log;
 use crate::notify::Proxy;
+use crate::plan::annotations::Annotations;
 use crate::plan::hooks::Hooks;
 use crate::sys::{fs, signal};
 use std::os::fd::{AsFd, OwnedFd};
@@ -67,7 +68,12 @@ pub fn run_poststart(container: &Container, hooks: &Hooks, log: &Log) {
         bundle: &record.bundle,
         annotations: &record.annotations,
     };
-    for error in hooks::run_all("poststart", &hooks.poststart, &state) {
-        log.warn(&error.to_string());
+    match Annotations::new(&record.annotations).and_then(|heeded| Output::open(&heeded)) {
+        Err(error) => log.warn(&error.to_string()),
+        Ok(output) => {
+            for error in hooks::run_all("poststart", &hooks.poststart, &state, &output) {
+                log.warn(&error.to_string());
+            }
+        }
     }
 }

@@ -20,6 +20,8 @@ pub enum FromChild {
     /// The mount namespace is as planned, and pivot_root comes next: time for the hooks that run
     /// on the host.
     Mounted,
+    /// The mount of this number in the plan needs what only the parent can open.
+    NeedsMount(usize),
     /// The terminal's master comes along.
     Console,
     /// Its resource limits can be set only with the parent's privileges.
@@ -37,6 +39,8 @@ pub enum FromChild {
 pub enum ToChild {
     /// The id maps are written.
     Mapped,
+    /// What a mount needs comes along.
+    Lent,
     /// The hooks have run.
     HooksDone,
     /// The limits are set.
@@ -57,6 +61,7 @@ impl FromChild {
         match self {
             Self::Made(pid) => format!("P{pid}").into_bytes(),
             Self::NeedsMaps => b"U".into(),
+            Self::NeedsMount(number) => format!("B{number}").into_bytes(),
             Self::Mounted => b"M".into(),
             Self::Console => b"C".into(),
             Self::NeedsLimits => b"L".into(),
@@ -77,6 +82,7 @@ impl FromChild {
             None => return Err(Error::new("the container's first process ended unexpectedly")),
             Some(b'P') => Self::Made(rest().parse().map_err(|_| garbled(data))?),
             Some(b'U') => Self::NeedsMaps,
+            Some(b'B') => Self::NeedsMount(rest().parse().map_err(|_| garbled(data))?),
             Some(b'M') => Self::Mounted,
             Some(b'C') => Self::Console,
             Some(b'L') => Self::NeedsLimits,
@@ -122,15 +128,25 @@ pub fn pair() -> Result<(Parent, Child)> {
 impl Parent {
     /// Sends one message.
     pub fn say(&self, message: ToChild) -> Result<()> {
+        self.say_with(message, None)
+    }
+
+    /// Sends the mount, or what it needs, that the child asked for.
+    pub fn lend(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        self.say_with(ToChild::Lent, Some(fd))
+    }
+
+    fn say_with(&self, message: ToChild, fd: Option<BorrowedFd<'_>>) -> Result<()> {
         let tag = match message {
             ToChild::Mapped => b"m",
+            ToChild::Lent => b"b",
             ToChild::HooksDone => b"h",
             ToChild::Limited => b"l",
             ToChild::Listening => b"n",
             ToChild::Saved => b"s",
             ToChild::Start => b"g",
         };
-        socket::send(&self.socket, tag, None)
+        socket::send(&self.socket, tag, fd)
     }
 
     /// Waits for the helper's word: the pid of the child that it made, and a pidfd.
@@ -195,9 +211,20 @@ impl Child {
 
     /// Waits for the message `expected`. A parent that is gone, or says something else, is an error.
     pub fn await_message(&self, expected: ToChild) -> Result<()> {
-        let (data, _) = socket::receive(&self.0, 16)?;
+        self.await_any(expected).map(drop)
+    }
+
+    /// Asks for what the mount of this number in the plan needs, and waits for it.
+    pub fn borrow_mount(&self, number: usize) -> Result<OwnedFd> {
+        self.say(&FromChild::NeedsMount(number), None)?;
+        self.await_any(ToChild::Lent)?.ok_or_else(|| Error::new("heard Lent without a descriptor"))
+    }
+
+    fn await_any(&self, expected: ToChild) -> Result<Option<OwnedFd>> {
+        let (data, fd) = socket::receive(&self.0, 16)?;
         let heard = match data.as_slice() {
             b"m" => ToChild::Mapped,
+            b"b" => ToChild::Lent,
             b"h" => ToChild::HooksDone,
             b"l" => ToChild::Limited,
             b"n" => ToChild::Listening,
@@ -206,7 +233,7 @@ impl Child {
             _ => return Err(Error::new("the runtime ended before the container was made")),
         };
         match heard == expected {
-            true => Ok(()),
+            true => Ok(fd),
             false => Err(Error::new(format!("heard {heard:?} instead of {expected:?}"))),
         }
     }

@@ -9,7 +9,11 @@ use std::path::Path;
 /// Switches groups, group and user id; permitted capabilities stay for the steps that follow.
 pub fn switch(process: &Process) -> Result<()> {
     sys::prctl(libc::PR_SET_KEEPCAPS, 1, 0)?;
-    match sys::setgroups(&process.groups) {
+    let groups = match process.keep_groups {
+        false => sys::setgroups(&process.groups),
+        true => Ok(()),
+    };
+    match groups {
         // A user namespace made without privilege forbids it (user_namespaces(7), setgroups); the
         // caller's groups then stay, which shows as unmapped ones. Groups asked for are an error.
         Err(e) if e.errno() == Some(libc::EPERM) && process.groups.is_empty() => {}

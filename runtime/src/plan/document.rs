@@ -86,17 +86,32 @@ fn path_at(text: &[u8], end: usize) -> String {
     path
 }
 
-/// Refuses by name those properties of the specification that the parser's types do not have and
-/// would therefore drop.
+/// Properties of the specification, now or in an older version, that the parser's types do not
+/// have and would therefore drop: the name, where it is, and why it is refused.
+const UNMODELLED: [(&str, &str, &str); 3] = [
+    ("freebsd", "/freebsd", "this runtime makes Linux containers"),
+    ("enableCMT", "/linux/intelRdt/enableCMT", "version 1.3 has enableMonitoring instead"),
+    ("enableMBM", "/linux/intelRdt/enableMBM", "version 1.3 has enableMonitoring instead"),
+];
+
+/// Refuses them by name. The text is searched first, and parsed again only where a name occurs.
 fn refuse_unmodelled(text: &[u8]) -> Result<()> {
-    const NAME: &[u8] = b"\"freebsd\"";
-    if !text.windows(NAME.len()).any(|w| w == NAME) {
+    let occurs = |name: &str| {
+        let quoted = format!("\"{name}\"");
+        text.windows(quoted.len()).any(|w| w == quoted.as_bytes())
+    };
+    if !UNMODELLED.iter().any(|(name, ..)| occurs(name)) {
         return Ok(());
     }
     let value: serde_json::Value =
         serde_json::from_slice(text).map_err(|e| Error::new(e.to_string()))?;
-    match value.get("freebsd") {
-        Some(_) => Err(super::unsupported("freebsd", "this runtime makes Linux containers")),
+    let set = |pointer: &str| {
+        value.pointer(pointer).is_some_and(|v| !v.is_null() && *v != serde_json::Value::Bool(false))
+    };
+    match UNMODELLED.iter().find(|(_, pointer, _)| set(pointer)) {
+        Some((_, pointer, why)) => {
+            Err(super::unsupported(&pointer.trim_start_matches('/').replace('/', "."), why))
+        }
         None => Ok(()),
     }
 }
@@ -132,7 +147,9 @@ mod tests {
     }
 
     #[test]
-    fn freebsd_is_refused_by_name() {
+    fn what_the_parser_would_drop_is_refused_by_name() {
+        let e = refuse_unmodelled(br#"{"linux":{"intelRdt":{"enableCMT":true}}}"#).unwrap_err();
+        assert!(e.to_string().contains("linux.intelRdt.enableCMT"), "{e}");
         assert!(
             refuse_unmodelled(br#"{"freebsd":{}}"#).unwrap_err().to_string().contains("freebsd")
         );

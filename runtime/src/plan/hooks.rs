@@ -63,6 +63,10 @@ fn list(name: &str, hooks: &Option<Vec<oci_spec::runtime::Hook>>) -> Result<Vec<
             Some(seconds) if seconds > 0 => Some(Duration::from_secs(seconds as u64)),
             Some(seconds) => return wrong(format!("timeout: {seconds} is not greater than zero")),
         };
+        let env = hook.env().iter().flatten();
+        if let Some((j, entry)) = env.enumerate().find(|(_, e)| !named(e)) {
+            return wrong(format!("env[{j}]: {entry:?} is not NAME=value"));
+        }
         Ok(Hook {
             path: hook.path().clone(),
             args: hook.args().clone().unwrap_or_default(),
@@ -71,6 +75,10 @@ fn list(name: &str, hooks: &Option<Vec<oci_spec::runtime::Hook>>) -> Result<Vec<
         })
     };
     hooks.iter().flatten().enumerate().map(check).collect()
+}
+
+fn named(entry: &str) -> bool {
+    entry.split_once('=').is_some_and(|(name, _)| !name.is_empty())
 }
 
 #[cfg(test)]
@@ -87,6 +95,8 @@ mod tests {
         assert!(e.contains("hooks.poststop[0].path"), "{e}");
         let e = parse(r#"{"createRuntime":[{"path":"/x","timeout":0}]}"#).unwrap_err().to_string();
         assert!(e.contains("hooks.createRuntime[0].timeout"), "{e}");
+        let e = parse(r#"{"poststart":[{"path":"/x","env":["A"]}]}"#).unwrap_err().to_string();
+        assert!(e.contains("hooks.poststart[0].env[0]"), "{e}");
     }
 
     #[test]

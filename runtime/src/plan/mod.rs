@@ -5,21 +5,30 @@
 //! checks syntax only: what a path inside the root file system leads to is decided once, on a
 //! descriptor, where the path is used, since an answer from here could be made untrue meanwhile.
 
+pub mod annotations;
+pub mod devices;
 pub mod document;
 pub mod hooks;
+mod mount_options;
 pub mod mounts;
 pub mod namespaces;
+pub mod net_devices;
 pub mod process;
+pub mod rdt;
 pub mod seccomp;
 pub mod show;
 
 use crate::cgroup::plan::CgroupPlan;
 use crate::error::{Context, Error, Result};
+use annotations::Annotations;
+use devices::Device;
 use hooks::Hooks;
-use mounts::{Device, Mount, Propagation};
+use mounts::{Mount, Propagation};
 use namespaces::{Kind, Namespaces};
+use net_devices::NetDevice;
 use oci_spec::runtime::{Linux, Spec};
 use process::Process;
+use rdt::Rdt;
 use seccomp::Seccomp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -77,8 +86,14 @@ pub struct Plan {
     pub seccomp: Option<Seccomp>,
     /// Programs to run around the container's life.
     pub hooks: Hooks,
+    /// Class of cache and memory bandwidth.
+    pub rdt: Option<Rdt>,
+    /// Network devices that are moved into the container.
+    pub net_devices: Vec<NetDevice>,
     /// The configuration's annotations, for `state` and the hooks.
     pub annotations: BTreeMap<String, String>,
+    /// Those of them that the runtime itself heeds.
+    pub heeded: Annotations,
     /// Whether the container gets a session keyring of its own.
     pub new_keyring: bool,
     /// How many descriptors from 3 on the process inherits.
@@ -132,14 +147,17 @@ impl Plan {
         refuse_other_platforms(&spec)?;
         let empty = empty_linux();
         let linux = spec.linux().as_ref().unwrap_or(&empty);
-        refuse_unsupported(linux)?;
+        let annotations: BTreeMap<String, String> =
+            spec.annotations().clone().unwrap_or_default().into_iter().collect();
+        let heeded = Annotations::new(&annotations)?;
         let mut fallbacks = Vec::new();
         let namespaces = Namespaces::new(linux)?;
-        let rootfs = Rootfs::new(&bundle, &spec, linux, &namespaces, options)?;
+        let rootfs = Rootfs::new(&bundle, &spec, linux, &namespaces, &heeded, options)?;
         let process = spec.process().as_ref().ok_or_else(|| {
             Error::new("config.json: process is missing; `start` needs a program to run")
         })?;
-        let process = Process::new(process, linux, options).wrap(|| "config.json: process")?;
+        let process =
+            Process::new(process, linux, &heeded, options).wrap(|| "config.json: process")?;
         let seccomp = Seccomp::new(linux, spec.annotations().as_ref())?;
         let cgroup = CgroupPlan::new(linux, &namespaces, options.cgroups, &mut fallbacks)?;
         check_uts(&spec, &namespaces)?;
@@ -153,7 +171,10 @@ impl Plan {
             process,
             seccomp,
             hooks: Hooks::new(spec.hooks().as_ref())?,
-            annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+            rdt: linux.intel_rdt().as_ref().map(read_rdt).transpose()?,
+            net_devices: net_devices::net_devices(linux, &namespaces)?,
+            annotations,
+            heeded,
             new_keyring: !options.no_new_keyring,
             preserve_fds: options.preserve_fds,
             namespaces,
@@ -192,6 +213,13 @@ fn refuse_other_platforms(spec: &Spec) -> Result<()> {
             "process.commandLine",
             spec.process().as_ref().is_some_and(|p| p.command_line().is_some()),
         ),
+        (
+            "process.user.username",
+            spec.process()
+                .as_ref()
+                .and_then(|p| p.user().username().as_ref())
+                .is_some_and(|name| !name.is_empty()),
+        ),
     ];
     match other.iter().find(|(_, set)| *set) {
         Some((name, _)) => Err(unsupported(name, "this runtime makes Linux containers")),
@@ -199,14 +227,9 @@ fn refuse_other_platforms(spec: &Spec) -> Result<()> {
     }
 }
 
-fn refuse_unsupported(linux: &Linux) -> Result<()> {
-    if linux.intel_rdt().is_some() {
-        return Err(unsupported("linux.intelRdt", "resctrl groups are not made by this version"));
-    }
-    if linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()) {
-        return Err(unsupported("linux.netDevices", "devices are not moved by this version"));
-    }
-    Ok(())
+fn read_rdt(spec: &oci_spec::runtime::LinuxIntelRdt) -> Result<Rdt> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").wrap(|| "read our mounts")?;
+    Rdt::new(spec, &mounts)
 }
 
 /// What a configuration without a `linux` object has: oci-spec's own default is a full container.
@@ -283,6 +306,7 @@ impl Rootfs {
         spec: &Spec,
         linux: &Linux,
         namespaces: &Namespaces,
+        heeded: &Annotations,
         options: Options,
     ) -> Result<Self> {
         let root = spec
@@ -305,15 +329,19 @@ impl Rootfs {
         if namespaces.joins(Kind::Mount) {
             return Ok(Self::joined(path));
         }
+        let mount_label = linux.mount_label().clone().filter(|label| !label.is_empty());
+        if mount_label.is_some() && !crate::lsm::has_selinux() {
+            return Err(unsupported("linux.mountLabel", "SELinux is not enabled on this host"));
+        }
+        let label = mount_label.as_deref().map(|label| (heeded.mount_context(), label));
         let mut mounts = Vec::new();
         for (i, mount) in spec.mounts().iter().flatten().enumerate() {
-            let label = linux.mount_label().as_deref();
             mounts.push(
-                Mount::new(mount, bundle, label)
+                Mount::new(mount, bundle, namespaces, label)
                     .map_err(|e| e.wrap(format!("config.json: mounts[{i}]")))?,
             );
         }
-        let devices = mounts::devices(linux, &mounts)?;
+        let devices = devices::devices(linux, &mounts)?;
         let list = |paths: &Option<Vec<String>>, name: &str| -> Result<Vec<PathBuf>> {
             let absolute = |p: &String| match p.starts_with('/') {
                 true => Ok(PathBuf::from(p)),
@@ -332,7 +360,7 @@ impl Rootfs {
             masked: list(linux.masked_paths(), "maskedPaths")?,
             readonly_paths: list(linux.readonly_paths(), "readonlyPaths")?,
             no_pivot: options.no_pivot,
-            mount_label: linux.mount_label().clone(),
+            mount_label,
         })
     }
 

@@ -181,20 +181,22 @@ impl Namespaces {
     }
 }
 
+/// Id ranges of the property `name`; none of them is empty.
+pub(super) fn id_ranges(given: &Option<Vec<LinuxIdMapping>>, name: &str) -> Result<Vec<IdRange>> {
+    let range = |(i, m): (usize, &LinuxIdMapping)| match m.size() {
+        0 => Err(Error::new(format!("{name}[{i}].size is 0"))),
+        count => Ok(IdRange { inside: m.container_id(), outside: m.host_id(), count }),
+    };
+    given.iter().flatten().enumerate().map(range).collect()
+}
+
 fn ranges(given: &Option<Vec<LinuxIdMapping>>, name: &str, owns: bool) -> Result<Vec<IdRange>> {
-    let ranges: Vec<IdRange> = given
-        .iter()
-        .flatten()
-        .map(|m| IdRange { inside: m.container_id(), outside: m.host_id(), count: m.size() })
-        .collect();
-    let wrong = |why: String| Error::new(format!("config.json: linux.{name}: {why}"));
+    let ranges = id_ranges(given, name).map_err(|e| e.wrap("config.json: linux"))?;
+    let wrong = |why: &str| Err(Error::new(format!("config.json: linux.{name}: {why}")));
     match (owns, ranges.is_empty()) {
-        (true, true) => Err(wrong("a new user namespace needs at least one range".into())),
-        (false, false) => Err(wrong("linux.namespaces has no new \"user\" to apply it to".into())),
-        _ => match ranges.iter().position(|r| r.count == 0) {
-            Some(i) => Err(wrong(format!("[{i}].size is 0"))),
-            None => Ok(ranges),
-        },
+        (true, true) => wrong("a new user namespace needs at least one range"),
+        (false, false) => wrong("linux.namespaces has no new \"user\" to apply it to"),
+        _ => Ok(ranges),
     }
 }
 

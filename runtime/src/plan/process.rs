@@ -1,6 +1,7 @@
 //! `process`, and those properties of `linux` that hold for the process: what `exec` needs too.
 
 use super::Options;
+use super::annotations::Annotations;
 use crate::caps::Capabilities;
 use crate::error::{Error, Result};
 use crate::sys::sched::SchedAttr;
@@ -27,6 +28,8 @@ pub struct Process {
     pub gid: u32,
     /// Additional group ids inside.
     pub groups: Vec<u32>,
+    /// The caller's groups stay instead (`run.oci.keep_original_groups`).
+    pub keep_groups: bool,
     /// File creation mask; the runtime's own if none.
     pub umask: Option<u32>,
     /// The five capability sets.
@@ -46,14 +49,14 @@ pub struct Process {
     /// SELinux context.
     pub selinux: Option<String>,
     /// sched_setattr(2).
-    pub scheduler: Option<Sched>,
+    pub scheduler: Option<SchedAttr>,
     /// ioprio_set(2): class and priority.
     pub io_priority: Option<(i32, i32)>,
     /// personality(2).
     pub personality: Option<u64>,
     /// set_mempolicy(2): mode with flags, and the node mask.
     pub memory_policy: Option<(i32, Vec<u64>)>,
-    /// CPUs before the process enters its cgroup (`exec` only), and at the end.
+    /// CPUs before a process of `exec` enters the container's cgroup, and once it is in there.
     pub affinity: (Option<Vec<u64>>, Option<Vec<u64>>),
 }
 
@@ -71,23 +74,12 @@ pub struct Rlimit {
     pub hard: u64,
 }
 
-/// Scheduling policy; the fields of sched_setattr(2).
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Sched {
-    /// What the kernel is told.
-    #[serde(skip)]
-    pub attributes: SchedAttr,
-    /// SCHED_* number.
-    pub policy: u32,
-    /// Nice value.
-    pub nice: i32,
-}
-
 impl Process {
     /// Checks `process`.
     pub fn new(
         process: &oci_spec::runtime::Process,
         linux: &Linux,
+        heeded: &Annotations,
         options: Options,
     ) -> Result<Self> {
         let args = process.args().clone().unwrap_or_default();
@@ -106,6 +98,7 @@ impl Process {
             uid: user.uid(),
             gid: user.gid(),
             groups: user.additional_gids().clone().unwrap_or_default(),
+            keep_groups: heeded.keep_groups,
             umask: umask(user.umask())?,
             capabilities: Capabilities::new(process.capabilities().as_ref())
                 .map_err(|e| e.wrap("capabilities"))?,
@@ -223,7 +216,7 @@ fn rlimit_number(kind: PosixRlimitType) -> (&'static str, u32) {
     (name, number as u32)
 }
 
-fn scheduler(spec: &Scheduler) -> Result<Sched> {
+fn scheduler(spec: &Scheduler) -> Result<SchedAttr> {
     use oci_spec::runtime::{LinuxSchedulerFlag as F, LinuxSchedulerPolicy as P};
     let policy = match spec.policy() {
         P::SchedOther => 0,
@@ -247,19 +240,17 @@ fn scheduler(spec: &Scheduler) -> Result<Sched> {
             F::SchedFlagUtilClampMax => 0x40,
         }
     });
-    let nice = spec.nice().unwrap_or(0);
-    let attributes = SchedAttr {
+    Ok(SchedAttr {
         policy,
         flags,
-        nice,
+        nice: spec.nice().unwrap_or(0),
         priority: u32::try_from(spec.priority().unwrap_or(0))
             .map_err(|_| Error::new("scheduler.priority: is negative"))?,
         runtime: spec.runtime().unwrap_or(0),
         deadline: spec.deadline().unwrap_or(0),
         period: spec.period().unwrap_or(0),
         ..SchedAttr::default()
-    };
-    Ok(Sched { attributes, policy, nice })
+    })
 }
 
 fn personality(linux: &Linux) -> Result<Option<u64>> {
@@ -342,7 +333,8 @@ mod tests {
 
     fn plan(json: &str) -> Result<Process> {
         let linux = serde_json::from_str("{}").unwrap();
-        Process::new(&serde_json::from_str(json).unwrap(), &linux, Options::default())
+        let heeded = Annotations::default();
+        Process::new(&serde_json::from_str(json).unwrap(), &linux, &heeded, Options::default())
     }
 
     #[test]

@@ -34,7 +34,9 @@ pub fn filter<S: Serializer>(
         default_action: &'a str,
         actions: &'a [(String, usize)],
         newer_get_enosys: bool,
+        flags: u32,
         instructions: usize,
+        digest: String,
         unknown: &'a [String],
     }
     let summary = &filter.summary;
@@ -43,10 +45,26 @@ pub fn filter<S: Serializer>(
         default_action: &summary.default_action,
         actions: &summary.actions,
         newer_get_enosys: summary.newer_get_enosys,
+        flags: filter.flags,
         instructions: summary.instructions,
+        digest: digest(filter),
         unknown: &summary.unknown,
     };
     shown.serialize(serializer)
+}
+
+/// A number that tells two programs apart (FNV-1a); the program itself would fill pages.
+fn digest(filter: &Filter) -> String {
+    let step = |sum: u64, insn: &crate::seccomp::Insn| {
+        let word = u64::from(insn.code) << 48
+            | u64::from(insn.jt) << 40
+            | u64::from(insn.jf) << 32
+            | u64::from(insn.k);
+        word.to_le_bytes()
+            .iter()
+            .fold(sum, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    };
+    format!("{:016x}", filter.program.iter().fold(0xcbf2_9ce4_8422_2325, step))
 }
 
 /// The plan as text, in the order in which it is carried out.
@@ -90,6 +108,15 @@ pub fn text(plan: &Plan, id: &str) -> Result<String> {
     for path in &plan.rootfs.masked {
         line("masked", path.display().to_string());
     }
+    if let Some(rdt) = &plan.rdt {
+        let class = rdt.class.as_deref().unwrap_or(std::path::Path::new(id));
+        let watched = if rdt.monitoring { ", monitored" } else { "" };
+        line("intelRdt", format!("{}{watched}", rdt.root.join(class).display()));
+        rdt.caches.iter().chain(&rdt.schemata).for_each(|schema| line("", schema.clone()));
+    }
+    for device in &plan.net_devices {
+        line("net device", format!("{} -> {}", device.from, device.to));
+    }
     process(plan, &mut line);
     for fallback in &plan.fallbacks {
         line("fallback", fallback.clone());
@@ -126,7 +153,7 @@ fn describe(mount: &super::mounts::Mount) -> String {
         Source::Bind { source, recursive: true } => format!("rbind {}", source.display()),
         Source::Bind { source, recursive: false } => format!("bind {}", source.display()),
         Source::Cgroup => "cgroup".into(),
-        Source::Remount => "remount".into(),
+        Source::Remount { .. } => "remount".into(),
     };
     let options = mount.options.join(",");
     format!("{} <- {source} {options}", mount.destination.display()).trim_end().into()

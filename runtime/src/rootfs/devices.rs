@@ -3,7 +3,8 @@
 use super::{Root, resolve};
 use crate::error::{Context, Error, Result};
 use crate::plan::Plan;
-use crate::plan::mounts::{Device, Source};
+use crate::plan::devices::Device;
+use crate::plan::mounts::Source;
 use crate::plan::namespaces::Kind;
 use crate::sys::{fs, mount};
 use std::os::fd::{AsFd, OwnedFd};

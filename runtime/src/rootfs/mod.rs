@@ -12,11 +12,13 @@ pub mod devices;
 pub mod masks;
 pub mod mounts;
 pub mod resolve;
+pub mod sources;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Result};
-use crate::plan::mounts::{Propagation, Source};
+use crate::plan::mounts::Propagation;
 use crate::plan::{Plan, Rootfs};
+use crate::sync::Child;
 use crate::sys::mount::{self as sys, MountAttr};
 use crate::sys::{self as kernel, fs};
 use std::os::fd::OwnedFd;
@@ -28,8 +30,17 @@ use std::path::Path;
 /// the host's directories need not let through.
 pub struct Opened {
     tree: OwnedFd,
-    /// One for each mount, if it is a bind mount.
-    sources: Vec<Option<OwnedFd>>,
+    /// Where the tree is attached.
+    place: OwnedFd,
+    /// One for each mount.
+    sources: Vec<sources::Opened>,
+}
+
+impl Opened {
+    /// Asks the parent for what the child could not open.
+    pub fn complete(&mut self, plan: &Rootfs, sync: &Child) -> Result<()> {
+        sources::borrow(plan, &mut self.sources, sync)
+    }
 }
 
 /// The root file system's mount.
@@ -42,22 +53,11 @@ pub struct Root {
 ///
 /// This comes before the tree is made a slave of the host's, since a clone keeps the peer group
 /// that its origin has now: a mount that asks to be shared stays shared with the host.
-pub fn open(plan: &Rootfs) -> Result<Opened> {
+pub fn open(plan: &Rootfs, in_user_namespace: bool) -> Result<Opened> {
     let tree = sys::clone_tree(fs::CWD, &plan.path, true).wrap(|| "open the root file system")?;
-    let mut sources = Vec::with_capacity(plan.mounts.len());
-    for mount in &plan.mounts {
-        sources.push(match &mount.source {
-            Source::Bind { source, recursive } => {
-                let opened = sys::clone_tree(fs::CWD, source, *recursive);
-                Some(
-                    opened
-                        .wrap(|| format!("open the source of {}", mount.destination.display()))?,
-                )
-            }
-            _ => None,
-        });
-    }
-    Ok(Opened { tree, sources })
+    let place = fs::openat(fs::CWD, &plan.path, libc::O_PATH | libc::O_DIRECTORY, 0)
+        .wrap(|| "open the root file system")?;
+    Ok(Opened { tree, place, sources: sources::open(plan, in_user_namespace)? })
 }
 
 /// Attaches the root file system to itself, so that it is a mount, and mounts everything in it.
@@ -66,9 +66,7 @@ pub fn build(plan: &Plan, opened: Opened, groups: &Cgroup) -> Result<Root> {
     sys::set_propagation(Path::new("/"), libc::MS_REC | libc::MS_SLAVE)
         .wrap(|| "keep the container's mounts away from the host")?;
     propagate(&opened.tree, before_pivot(rootfs.propagation))?;
-    let place = fs::openat(fs::CWD, &rootfs.path, libc::O_PATH | libc::O_DIRECTORY, 0)
-        .wrap(|| "open the root file system")?;
-    sys::attach(&opened.tree, &place)
+    sys::attach(&opened.tree, &opened.place)
         .wrap(|| format!("mount the root file system {}", rootfs.path.display()))?;
     let root = Root { fd: opened.tree };
     for (mount, source) in rootfs.mounts.iter().zip(opened.sources) {
@@ -85,12 +83,14 @@ pub fn build(plan: &Plan, opened: Opened, groups: &Cgroup) -> Result<Root> {
     Ok(root)
 }
 
-/// A private or slave tree is so from the start; "shared" is what it was, and "unbindable" would
-/// hinder our own mounts, so both are set at the end.
+/// A private or slave tree is so from the start. "shared" means a peer group of the container's own
+/// (config-linux.md, Rootfs Mount Propagation), from which pivot_root(2) is refused, and "unbindable"
+/// would hinder our own mounts: both are set at the end.
 fn before_pivot(wanted: Propagation) -> Propagation {
     match wanted.kind {
-        libc::MS_SHARED => Propagation::NONE,
-        libc::MS_UNBINDABLE => Propagation { kind: libc::MS_PRIVATE, recursive: true },
+        libc::MS_SHARED | libc::MS_UNBINDABLE => {
+            Propagation { kind: libc::MS_PRIVATE, recursive: true }
+        }
         _ => Propagation { recursive: true, ..wanted },
     }
 }

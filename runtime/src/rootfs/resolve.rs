@@ -63,6 +63,19 @@ pub fn parent(root: impl AsFd, path: &Path) -> Result<(OwnedFd, &Path)> {
     Ok((directory, Path::new(name)))
 }
 
+/// What the path itself is, a symbolic link not followed; made if it is missing.
+pub fn itself(root: impl AsFd, path: &Path, is_directory: bool) -> Result<OwnedFd> {
+    let (directory, name) = parent(root, path)?;
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+    match fs::openat(&directory, name, flags, 0) {
+        Err(e) if e.errno() == Some(libc::ENOENT) => {
+            make_one(&directory, name, if is_directory { Leaf::Directory } else { Leaf::File })?;
+            fs::openat(&directory, name, flags, 0)
+        }
+        other => other,
+    }
+}
+
 fn relative(path: &Path) -> &Path {
     match path.strip_prefix("/") {
         Ok(rest) if rest.as_os_str().is_empty() => Path::new("."),

@@ -12,6 +12,7 @@
 pub mod bpf;
 pub mod fs;
 pub mod mount;
+pub mod netlink;
 pub mod process;
 pub mod regex;
 pub mod sched;

@@ -26,11 +26,13 @@ pub mod attr {
     pub const NODIRATIME: u64 = 0x80;
     /// Symbolic links are not followed.
     pub const NOSYMFOLLOW: u64 = 0x20_0000;
+    /// Owners are shifted by a user namespace's maps.
+    pub const IDMAP: u64 = 0x10_0000;
 }
 
 /// mount_setattr(2)'s argument.
 #[repr(C)]
-#[derive(Default, Clone, Copy, Debug)]
+#[derive(Default, Clone, Copy, Debug, serde::Serialize)]
 pub struct MountAttr {
     /// Attributes to set.
     pub set: u64,
@@ -39,6 +41,7 @@ pub struct MountAttr {
     /// MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE; 0 leaves it.
     pub propagation: u64,
     /// The user namespace of an idmapped mount.
+    #[serde(skip)]
     pub userns_fd: u64,
 }
 
@@ -52,6 +55,7 @@ const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_SET_FD: u32 = 5;
 const FSCONFIG_CMD_CREATE: u32 = 6;
+const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
 
 impl FsContext {
     /// fsopen(2).
@@ -61,6 +65,19 @@ impl FsContext {
         let fd = unsafe { libc::syscall(libc::SYS_fsopen, c.as_ptr(), 1u32) };
         let fd = check_fd(fd, || format!("fsopen({fstype:?})"))?;
         Ok(Self { fd, fstype: fstype.into() })
+    }
+
+    /// fspick(2) of the file system whose mount's root `fd` is, to change its options.
+    pub fn pick(fd: impl AsFd) -> Result<Self> {
+        let raw = fd.as_fd().as_raw_fd();
+        // SAFETY: the path is an empty string; 9 is FSPICK_CLOEXEC | FSPICK_EMPTY_PATH.
+        let fd = unsafe { libc::syscall(libc::SYS_fspick, raw, c"".as_ptr(), 9u32) };
+        Ok(Self { fd: check_fd(fd, || format!("fspick({raw})"))?, fstype: "remount".into() })
+    }
+
+    /// Puts the options into force.
+    pub fn reconfigure(&self) -> Result<()> {
+        self.config(FSCONFIG_CMD_RECONFIGURE, None, None, 0)
     }
 
     fn config(&self, command: u32, key: Option<&str>, value: Option<&str>, aux: i32) -> Result<()> {
@@ -87,6 +104,9 @@ impl FsContext {
                 match (key, value) {
                     (Some(k), Some(v)) => format!("fsconfig({fstype}, {k:?}={v:?}){said}"),
                     (Some(k), None) => format!("fsconfig({fstype}, {k:?}){said}"),
+                    _ if command == FSCONFIG_CMD_RECONFIGURE => {
+                        format!("fsconfig({fstype}, reconfigure){said}")
+                    }
                     _ => format!("fsconfig({fstype}, create){said}"),
                 }
             }));
@@ -190,6 +210,14 @@ pub fn set_propagation(path: &Path, flags: u64) -> Result<()> {
     // SAFETY: `c` is terminated, and the other pointers are ignored for these flags.
     let r = unsafe { libc::mount(null, c.as_ptr(), null, flags, null.cast()) };
     check(r, || format!("mount(NULL, {path:?}, NULL, {flags:#x})")).map(drop)
+}
+
+/// mount(2) of a new file system at `path`.
+pub fn mount_with_data(source: &str, path: &Path, fstype: &str, data: &str) -> Result<()> {
+    let (s, p, f, d) = (cstring(source)?, cpath(path)?, cstring(fstype)?, cstring(data)?);
+    // SAFETY: all four strings are terminated.
+    let r = unsafe { libc::mount(s.as_ptr(), p.as_ptr(), f.as_ptr(), 0, d.as_ptr().cast()) };
+    check(r, || format!("mount({source:?}, {path:?}, {fstype:?}, 0, {data:?})")).map(drop)
 }
 
 /// mount(2) with MS_MOVE.

@@ -5,9 +5,10 @@ use crate::error::Result;
 
 /// sched_setattr(2)'s argument, first version (48 bytes).
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct SchedAttr {
     /// Size of this structure in bytes.
+    #[serde(skip)]
     pub size: u32,
     /// SCHED_* number.
     pub policy: u32,
