@@ -104,6 +104,18 @@ impl Case {
         self.on_bundle("run", bundle, [])
     }
 
+    /// As [`Case::run`], in a mount namespace in which the shell runs `setup` first.
+    #[track_caller]
+    pub fn run_after(&self, setup: &str, bundle: &Bundle) -> Outcome {
+        bundle.write();
+        let mut runtime = self.command();
+        runtime.arg("run").arg("--bundle").arg(&bundle.dir).arg(&bundle.id);
+        let mut shell = Command::new("unshare");
+        shell.args(["--mount", "sh", "-c", &format!("{setup} && exec \"$0\" \"$@\"")]);
+        shell.arg(runtime.get_program()).args(runtime.get_args());
+        self.outcome(shell)
+    }
+
     /// `create`.
     #[track_caller]
     pub fn create(&self, bundle: &Bundle) -> Outcome {

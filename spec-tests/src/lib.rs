@@ -30,6 +30,7 @@ mod program;
 pub mod registry;
 mod skip;
 mod tools;
+pub mod user_namespace;
 
 pub use bundle::{Bundle, busybox};
 pub use case::Case;

@@ -5,40 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use serde_json::json;
-use spec_tests::{Bundle, Case};
-
-const FIRST: u32 = 100_000;
-
-/// A bundle whose root belongs to host id 100000, mapped to root inside.
-fn mapped(case: &Case) -> Bundle {
-    let mapping = json!([{ "containerID": 0, "hostID": FIRST, "size": 65536 }]);
-    let bundle = case
-        .bundle()
-        .namespace("user", None)
-        .set("/linux/uidMappings", mapping.clone())
-        .set("/linux/gidMappings", mapping);
-    give_away(&bundle.rootfs());
-    open_up(&bundle.dir);
-    bundle
-}
-
-fn give_away(path: &Path) {
-    std::os::unix::fs::lchown(path, Some(FIRST), Some(FIRST)).expect("change an owner");
-    if path.is_dir() && !path.is_symlink() {
-        for entry in fs::read_dir(path).expect("read a directory").flatten() {
-            give_away(&entry.path());
-        }
-    }
-}
-
-/// The mapped root must be able to walk to its root file system.
-fn open_up(dir: &Path) {
-    for dir in dir.ancestors().take_while(|dir| *dir != Path::new("/")) {
-        if fs::metadata(dir).is_ok_and(|meta| meta.permissions().mode() & 0o5 != 0o5) {
-            fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("chmod");
-        }
-    }
-}
+use spec_tests::Case;
+use spec_tests::user_namespace::{FIRST, mapped};
 
 #[test]
 fn the_maps_are_as_configured() {
