@@ -7,7 +7,7 @@ use crate::error::{Context, Error, Result};
 use crate::plan::namespaces::Kind;
 use crate::plan::net_devices::NetDevice;
 use crate::sys::netlink::Netlink;
-use crate::sys::{fs, process};
+use crate::sys::{failed, fs, process};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 
@@ -53,6 +53,10 @@ fn move_one(
     there: &mut Netlink,
 ) -> Result<()> {
     let index = index_of(here, &device.from)?;
+    if index_of(there, &device.to).is_ok() {
+        // Told before the move: with a virtual device's new namespace ends the device.
+        return Err(failed(libc::EEXIST, || format!("the container has a device {}", device.to)));
+    }
     let addresses = addresses(here, index)?;
     let mut body = link(index, 0, 0);
     put(&mut body, libc::IFLA_NET_NS_FD, &target.as_raw_fd().to_ne_bytes())?;

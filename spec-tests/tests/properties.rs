@@ -3,7 +3,8 @@
 //!
 //! `properties/runtime-spec-1.3.json` lists them: the JSON pointer, the values that it is given in
 //! turn (null: left out), and what the configuration needs besides (`with`, a merge patch).
-//! `refused_as` names another property by which all of them may be refused.
+//! `refused` are those values that are refused; all of them may be where that `depends_on` the host.
+//! `refused_as` names another property by which they may be.
 
 use std::fmt::Write as _;
 
@@ -105,6 +106,10 @@ fn names(outcome: &Outcome, path: &str) -> bool {
     said.contains(path) || outcome.stderr.contains(path)
 }
 
+fn refused(property: &Value, value: &Value) -> bool {
+    property["refused"].as_array().is_some_and(|list| list.contains(value))
+}
+
 /// What is wrong with the runtime's answer to the property, if anything is.
 fn judge(case: &Case, property: &Value) -> Option<String> {
     let path = path(pointer(property));
@@ -112,6 +117,9 @@ fn judge(case: &Case, property: &Value) -> Option<String> {
     let mut seen: Vec<(&Value, Value)> = Vec::new();
     for value in property["values"].as_array().expect("values") {
         match plan(case, &bundle_with(case, property, value), with_copies) {
+            Ok(_) if refused(property, value) => {
+                return Some(format!("{path}: {value} is not refused"));
+            }
             Ok(plan) => {
                 if let Some((other, _)) = seen.iter().find(|(_, other)| *other == plan) {
                     return Some(format!("{path}: {value} and {other} have the same plan"));
@@ -119,8 +127,13 @@ fn judge(case: &Case, property: &Value) -> Option<String> {
                 seen.push((value, plan));
             }
             Err(outcome) => {
+                if property.get("depends_on").is_none() && !refused(property, value) {
+                    return Some(format!("{path}: {value} is refused: {outcome}"));
+                }
+                // A list may be refused as a whole.
+                let list = path.rsplit_once('[').map_or(&*path, |(list, _)| list);
                 let other = property["refused_as"].as_str();
-                if !names(&outcome, &path) && !other.is_some_and(|o| names(&outcome, o)) {
+                if !names(&outcome, list) && !other.is_some_and(|o| names(&outcome, o)) {
                     return Some(format!(
                         "{path} = {value}: the refusal does not name it: {outcome}"
                     ));

@@ -3,6 +3,7 @@
 use crate::error::{Context, Error, Result};
 use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
+use std::borrow::Cow;
 use std::path::Path;
 
 /// Reads and parses a `config.json`; also returns its bytes, which the state directory keeps.
@@ -15,6 +16,7 @@ pub fn read(path: &Path) -> Result<(Spec, Vec<u8>)> {
 
 /// Parses JSON; an error is given the JSON path of the place that the parser names by line and column.
 pub fn parse<T: DeserializeOwned>(text: &[u8], origin: &Path) -> Result<T> {
+    let text = &*respell(text);
     serde_json::from_slice(text).map_err(|e| {
         let (name, path) = (origin.display(), path_at(text, offset(text, e.line(), e.column())));
         match path.as_str() {
@@ -94,13 +96,45 @@ const UNMODELLED: [(&str, &str, &str); 3] = [
     ("enableMBM", "/linux/intelRdt/enableMBM", "version 1.3 has enableMonitoring instead"),
 ];
 
+/// Flags of `process.scheduler` whose names the parser's types have wrong: as the specification
+/// spells them, and as the parser does.
+const MISSPELT: [(&str, &str); 2] = [
+    ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+];
+
+/// Spells what the parser has wrong as the parser wants it.
+fn respell(text: &[u8]) -> Cow<'_, [u8]> {
+    let names = MISSPELT.map(|(right, _)| right);
+    let mut places: Vec<(usize, usize)> = quoted(text, &names)
+        .filter(|(at, _)| path_at(text, at + 1).contains("scheduler.flags["))
+        .collect();
+    if places.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    let mut respelt = text.to_vec();
+    // From behind, since the places before stay where they are.
+    while let Some((at, name)) = places.pop() {
+        let (right, wrong) = MISSPELT[name];
+        respelt.splice(at + 1..at + 1 + right.len(), wrong.bytes());
+    }
+    Cow::Owned(respelt)
+}
+
+/// Where one of `names` stands between quotes: the place of the first quote, and which it is.
+fn quoted<'a>(text: &'a [u8], names: &'a [&str]) -> impl Iterator<Item = (usize, usize)> + 'a {
+    let named = |at: usize| {
+        let rest = &text[at + 1..];
+        let is =
+            |name: &&str| rest.starts_with(name.as_bytes()) && rest.get(name.len()) == Some(&b'"');
+        names.iter().position(is).map(|name| (at, name))
+    };
+    text.iter().enumerate().filter(|(_, byte)| **byte == b'"').filter_map(move |(at, _)| named(at))
+}
+
 /// Refuses them by name. The text is searched first, and parsed again only where a name occurs.
 fn refuse_unmodelled(text: &[u8]) -> Result<()> {
-    let occurs = |name: &str| {
-        let quoted = format!("\"{name}\"");
-        text.windows(quoted.len()).any(|w| w == quoted.as_bytes())
-    };
-    if !UNMODELLED.iter().any(|(name, ..)| occurs(name)) {
+    if quoted(text, &UNMODELLED.map(|(name, ..)| name)).next().is_none() {
         return Ok(());
     }
     let value: serde_json::Value =
@@ -144,6 +178,16 @@ mod tests {
     fn a_truncated_file_is_an_error() {
         let e = parse::<Spec>(br#"{"ociVersion":"#, Path::new("c.json")).unwrap_err().to_string();
         assert!(e.contains("EOF"), "{e}");
+    }
+
+    #[test]
+    fn flags_are_spelt_as_the_specification_does() {
+        let text = br#"{"process":{"args":["SCHED_FLAG_DL_OVERRUN"],"scheduler":{"flags":["SCHED_FLAG_DL_OVERRUN","SCHED_FLAG_RECLAIM","SCHED_FLAG_RESET_ON_FORK"]}}}"#;
+        let respelt = String::from_utf8(respell(text).into_owned()).unwrap();
+        assert!(respelt.contains(r#""args":["SCHED_FLAG_DL_OVERRUN"]"#), "{respelt}");
+        let flags = r#"["SCHED_FLAG_D_L_OVERRUN","SCHED_FLAG_RECLAIM","SCHED_RESET_ON_FORK"]"#;
+        assert!(respelt.contains(flags), "{respelt}");
+        assert!(matches!(respell(b"{}"), Cow::Borrowed(_)));
     }
 
     #[test]
