@@ -31,19 +31,36 @@ pub fn open(namespaces: &Namespaces) -> Result<Vec<(Kind, OwnedFd)>> {
     namespaces.join.iter().map(open).collect()
 }
 
-/// Joins namespaces, in the order given: a user namespace must come first, since it owns others.
+/// Joins namespaces: first those that our own privileges open, then the user namespace, then those
+/// that only its root may enter.
+///
+/// Either may be the owner of one that is joined: what another container made in its user namespace
+/// belongs to that, but a time namespace is made before it (time_namespaces(7)), and the caller may
+/// have made others for the container.
 pub fn join(opened: &[(Kind, OwnedFd)]) -> Result<()> {
-    for (kind, fd) in opened {
-        sys::setns(fd, kind.flag()).map_err(|e| {
-            let hint = match e.errno() {
-                Some(libc::EINVAL) if *kind == Kind::User => "; it may be the one that we are in",
-                Some(libc::EINVAL) => "; the file is not such a namespace",
-                _ => "",
-            };
-            e.wrap(format!("linux.namespaces: join the {} namespace{hint}", kind.name()))
-        })?;
+    let Some((_, user)) = opened.iter().find(|(kind, _)| *kind == Kind::User) else {
+        return opened.iter().try_for_each(|(kind, fd)| enter(*kind, fd));
+    };
+    let mut closed = Vec::new();
+    for (kind, fd) in opened.iter().filter(|(kind, _)| *kind != Kind::User) {
+        match enter(*kind, fd) {
+            Err(e) if e.errno() == Some(libc::EPERM) => closed.push((*kind, fd)),
+            other => other?,
+        }
     }
-    Ok(())
+    enter(Kind::User, user)?;
+    closed.into_iter().try_for_each(|(kind, fd)| enter(kind, fd))
+}
+
+fn enter(kind: Kind, fd: &OwnedFd) -> Result<()> {
+    sys::setns(fd, kind.flag()).map_err(|e| {
+        let hint = match e.errno() {
+            Some(libc::EINVAL) if kind == Kind::User => "; it may be the one that we are in",
+            Some(libc::EINVAL) => "; the file is not such a namespace",
+            _ => "",
+        };
+        e.wrap(format!("linux.namespaces: join the {} namespace{hint}", kind.name()))
+    })
 }
 
 /// Makes a time namespace for our children, with its clocks set.

@@ -1,7 +1,7 @@
 //! Devices (config-linux.md#devices, #default-devices) and the device rules of the cgroup.
 
 use serde_json::json;
-use spec_tests::Case;
+use spec_tests::{Case, differs, user_namespace};
 
 #[test]
 fn the_default_devices_are_there() {
@@ -97,4 +97,55 @@ fn a_default_device_cannot_be_made_elsewhere_without_mknod() {
     let bundle = case.bundle().sh("mknod /dev/other c 1 3");
     let outcome = case.run(&bundle);
     assert!(outcome.code() != 0 && outcome.stderr.contains("not permitted"), "{outcome}");
+}
+
+#[test]
+fn a_device_in_a_user_namespace_is_the_hosts() {
+    let case = Case::new();
+    let fuse = json!({ "path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11 });
+    let bundle = user_namespace::mapped(&case)
+        .push("/linux/devices", fuse)
+        .sh("stat -c %t:%T /dev/kmsg && grep -c ' /dev/kmsg ' /proc/self/mountinfo");
+    case.run(&bundle).quiet_success().prints("1:b\n1");
+}
+
+#[test]
+fn a_device_that_the_host_lacks_is_named_in_a_user_namespace() {
+    let case = Case::new();
+    let device = json!({ "path": "/dev/no-such", "type": "c", "major": 1, "minor": 3 });
+    let bundle = user_namespace::mapped(&case).push("/linux/devices", device);
+    case.run(&bundle).fails_with("/dev/no-such");
+    case.assert_gone(&bundle);
+    differs!(case, ["runc", "crun"], "these mount whatever is there");
+    let device = json!({ "path": "/dev/zero", "type": "c", "major": 1, "minor": 3 });
+    let bundle = user_namespace::mapped(&case).push("/linux/devices", device);
+    case.run(&bundle).fails_with("/dev/zero").fails_with("1:3");
+    case.assert_gone(&bundle);
+}
+
+#[test]
+fn the_mode_of_a_device_is_not_masked() {
+    let case = Case::new();
+    let device = json!({
+        "path": "/dev/open", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666,
+    });
+    let bundle =
+        case.bundle().push("/linux/devices", device).args(["stat", "-c", "%a", "/dev/open"]);
+    bundle.write();
+    let mut runtime = case.command();
+    runtime.arg("run").arg("--bundle").arg(&bundle.dir).arg(&bundle.id);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "umask 077; exec \"$0\" \"$@\""]);
+    shell.arg(runtime.get_program()).args(runtime.get_args());
+    case.outcome(shell).quiet_success().prints("666");
+}
+
+#[test]
+fn a_device_replaces_what_the_image_has_only_if_it_is_the_same() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "these overwrite or keep it");
+    let device = json!({ "path": "/etc/device", "type": "c", "major": 1, "minor": 3 });
+    let bundle = case.bundle().file("/etc/device", "a file").push("/linux/devices", device);
+    case.run(&bundle).fails_with("/etc/device").fails_with("another file");
+    case.assert_gone(&bundle);
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use spec_tests::{Bundle, Case, skip};
+use spec_tests::{Bundle, Case, differs, skip, user_namespace};
 
 /// The configuration's word for a namespace, and the file under /proc/PID/ns.
 const KINDS: [(&str, &str); 6] = [
@@ -159,4 +159,72 @@ fn a_namespace_listed_twice_is_refused() {
     let outcome = case.run(&bundle);
     outcome.fails_with("uts");
     case.assert_gone(&bundle);
+}
+
+#[test]
+fn both_clocks_of_a_time_namespace_have_their_offsets() {
+    let case = Case::new();
+    if !case.runtime(["features"]).stdout.contains("\"time\"") {
+        skip!("this runtime has no time namespace");
+    }
+    let bundle = case
+        .bundle()
+        .namespace("time", None)
+        .set(
+            "/linux/timeOffsets",
+            json!({
+                "monotonic": { "secs": 5, "nanosecs": 6 },
+                "boottime": { "secs": -7, "nanosecs": 999_999_999 },
+            }),
+        )
+        .args(["cat", "/proc/self/timens_offsets"]);
+    let outcome = case.run(&bundle);
+    let words: Vec<_> = outcome.quiet_success().stdout.split_whitespace().collect();
+    assert_eq!(words, ["monotonic", "5", "6", "boottime", "-7", "999999999"]);
+}
+
+#[test]
+fn offsets_that_cannot_be_are_refused_by_name() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "other words");
+    let with = |offsets: serde_json::Value| {
+        sleeper(&case).namespace("time", None).set("/linux/timeOffsets", offsets)
+    };
+    for (bundle, word) in [
+        (with(json!({ "realtime": { "secs": 1 } })), "realtime"),
+        (with(json!({ "monotonic": { "nanosecs": 1_000_000_000 } })), "nanosecs"),
+        (with(json!({ "monotonic": { "secs": i64::MAX } })), "timeOffsets"),
+        (
+            sleeper(&case).set("/linux/timeOffsets", json!({ "boottime": { "secs": 1 } })),
+            "linux.namespaces",
+        ),
+    ] {
+        case.run(&bundle).fails_with("timeOffsets").fails_with(word);
+        case.assert_gone(&bundle);
+    }
+}
+
+#[test]
+fn all_eight_are_joined_together() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "runc 1.1 and crun 1.8 join no time namespace");
+    let first = user_namespace::mapped(&case)
+        .namespace("cgroup", None)
+        .namespace("time", None)
+        .args(["sleep", "100"]);
+    case.start(&first);
+    let pid = case.pid(&first);
+    let kinds = || KINDS.into_iter().chain([("user", "user"), ("time", "time")]);
+    let mut second = user_namespace::mapped(&case)
+        .set("/linux/uidMappings", json!(null))
+        .set("/linux/gidMappings", json!(null))
+        .set("/hostname", json!(null))
+        .args(["sleep", "100"]);
+    for (kind, file) in kinds() {
+        second = second.namespace(kind, Some(Path::new(&format!("/proc/{pid}/ns/{file}"))));
+    }
+    case.start(&second);
+    for (kind, file) in kinds() {
+        assert_eq!(of(case.pid(&second), file), of(pid, file), "{kind}");
+    }
 }

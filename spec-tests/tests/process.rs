@@ -1,7 +1,7 @@
 //! Process (config.md#process): what the program sees of itself, read back from the inside.
 
 use serde_json::json;
-use spec_tests::{Case, skip};
+use spec_tests::{Case, differs, skip};
 
 /// Runs `script` and returns the trimmed stdout of its success.
 #[track_caller]
@@ -258,4 +258,142 @@ fn preserved_descriptors_are_passed_on() {
     shell.args(["-c", "exec 3<\"$0\"; exec \"$@\""]).arg(case.dir().join("three"));
     shell.arg(runtime.get_program()).args(runtime.get_args());
     case.outcome(shell).quiet_success().prints("through descriptor 3");
+}
+
+#[test]
+fn home_is_the_root_for_a_user_that_passwd_does_not_know() {
+    let case = Case::new();
+    let bundle = case.bundle().set("/process/user", json!({ "uid": 4321, "gid": 1 }));
+    assert_eq!(inside(&case, bundle, "echo $HOME"), "/");
+    let env = json!(["PATH=/bin", "HOME=/given"]);
+    assert_eq!(inside(&case, case.bundle().set("/process/env", env), "echo $HOME"), "/given");
+}
+
+#[test]
+fn a_program_is_found_without_a_path_in_the_environment() {
+    let case = Case::new();
+    differs!(case, ["runc"], "runc 1.1 looks in its own PATH");
+    let bundle = case.bundle().set("/process/env", json!([])).args(["echo", "found"]);
+    case.run(&bundle).quiet_success().prints("found");
+}
+
+#[test]
+fn an_environment_larger_than_the_kernel_takes_is_named() {
+    let case = Case::new();
+    // One string may have 128 KiB, all together a quarter of the stack's limit: 2 MiB by default.
+    let one = json!(["PATH=/bin", format!("BIG={}", "x".repeat(200 * 1024))]);
+    let many: Vec<_> =
+        (0..40).map(|i| json!(format!("BIG{i}={}", "x".repeat(100 * 1024)))).collect();
+    for env in [one, json!(many)] {
+        let bundle = case.bundle().set("/process/env", env).args(["/bin/true"]);
+        let outcome = case.run(&bundle);
+        outcome.fails_with("argument list too long");
+        if case.runtime_is("runtime") {
+            outcome.fails_with("process.env").fails_with("E2BIG");
+        }
+        case.assert_gone(&bundle);
+    }
+}
+
+#[test]
+fn an_environment_of_two_mebibytes_is_passed_on() {
+    let case = Case::new();
+    let stack = json!([{ "type": "RLIMIT_STACK", "soft": 64 << 20, "hard": 64 << 20 }]);
+    let mut env: Vec<_> =
+        (0..21).map(|i| json!(format!("BIG{i}={}", "x".repeat(100 * 1024)))).collect();
+    env.push(json!("PATH=/bin"));
+    let bundle = case.bundle().set("/process/env", env).set("/process/rlimits", stack);
+    let bytes = inside(&case, bundle, "cat /proc/self/environ | wc -c");
+    assert!(bytes.parse::<usize>().expect("a number") > 2 << 20, "{bytes}");
+}
+
+/// A bundle for user 1000 whose working directory belongs to `owner` and is closed to all others.
+fn closed_cwd(case: &Case, owner: u32, capabilities: &[&str]) -> spec_tests::Bundle {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let bundle = case
+        .bundle()
+        .set("/process/user", json!({ "uid": 1000, "gid": 1000 }))
+        .set("/process/cwd", "/closed")
+        .capabilities(capabilities)
+        .args(["pwd"]);
+    let dir = bundle.rootfs().join("closed");
+    std::fs::create_dir(&dir).expect("make the directory");
+    chown(&dir, Some(owner), Some(owner)).expect("chown");
+    std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o700)).expect("chmod");
+    bundle
+}
+
+#[test]
+fn a_cwd_that_only_the_user_or_only_root_may_enter_is_entered() {
+    let case = Case::new();
+    case.run(&closed_cwd(&case, 1000, &[])).quiet_success().prints("/closed");
+    case.run(&closed_cwd(&case, 0, &[])).quiet_success().prints("/closed");
+    // Someone else's is entered by root's privilege, too.
+    case.run(&closed_cwd(&case, 7, &["CAP_DAC_OVERRIDE"])).quiet_success().prints("/closed");
+}
+
+#[test]
+fn stdio_belongs_to_the_user() {
+    let case = Case::new();
+    let bundle = case
+        .bundle()
+        .set("/process/user", json!({ "uid": 1000, "gid": 1000 }))
+        .sh("stat -L -c %u /proc/self/fd/1 && echo again > /dev/stdout");
+    let outcome = case.run(&bundle);
+    outcome.quiet_success();
+    assert!(outcome.stdout.contains("again"), "{outcome}");
+}
+
+#[test]
+fn the_session_keyring_is_the_containers_own() {
+    let case = Case::new();
+    let keys = |flags: &[&str]| {
+        let bundle = case.bundle().set("/linux/maskedPaths", json!([]));
+        let bundle = bundle.args(["cat", "/proc/keys"]);
+        bundle.write();
+        let mut command = case.command();
+        command.arg("run").args(flags).arg("--bundle").arg(&bundle.dir).arg(&bundle.id);
+        let outcome = case.outcome(command);
+        (outcome.code() == 0).then_some((outcome.stdout, format!("_ses.{}", bundle.id)))
+    };
+    let Some((own, name)) = keys(&[]) else { skip!("this kernel has no /proc/keys") };
+    // crun names it by the container alone.
+    let name = if case.runtime_is("crun") { name.replace("_ses.", "") } else { name };
+    assert!(own.contains(&name), "{name} is not among\n{own}");
+    let (kept, name) = keys(&["--no-new-keyring"]).expect("as before");
+    assert!(!kept.contains(&name), "{kept}");
+}
+
+#[test]
+fn an_oom_score_below_the_callers_is_set_or_named() {
+    let case = Case::new();
+    let bundle = case.bundle().set("/process/oomScoreAdj", -500);
+    let outcome = case.run(&bundle.args(["cat", "/proc/self/oom_score_adj"]));
+    match outcome.code() {
+        0 => drop(outcome.quiet_success().prints("-500")),
+        _ if case.runtime_is("runtime") => {
+            outcome.fails_with("process.oomScoreAdj").fails_with("CAP_SYS_RESOURCE");
+        }
+        _ => {}
+    }
+    differs!(case, ["runc", "crun"], "other words");
+    let bundle = case.bundle().set("/process/oomScoreAdj", 1001);
+    case.run(&bundle).fails_with("oomScoreAdj");
+}
+
+#[test]
+fn labels_without_their_module_are_refused_by_name() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "crun 1.8 ignores AppArmor's; other words");
+    let has = |path: &str| std::fs::read_to_string(path).is_ok_and(|text| !text.starts_with('N'));
+    if !has("/sys/module/apparmor/parameters/enabled") {
+        let bundle = case.bundle().set("/process/apparmorProfile", "some-profile");
+        case.run(&bundle).fails_with("process.apparmorProfile").fails_with("not supported");
+        case.assert_gone(&bundle);
+    }
+    if !has("/sys/fs/selinux/enforce") {
+        let bundle = case.bundle().set("/process/selinuxLabel", "a:b:c:s0");
+        case.run(&bundle).fails_with("process.selinuxLabel").fails_with("selinux is disabled");
+        case.assert_gone(&bundle);
+    }
 }
