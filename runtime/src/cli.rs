@@ -111,6 +111,8 @@ pub enum Verb {
     Pause(Id),
     /// Let the processes of a paused container go on
     Resume(Id),
+    /// Print what a container uses, and when it runs out of memory
+    Events(crate::events::Args),
     /// Change the limits of a container
     Update(Box<crate::update::Args>),
     /// Write a config.json to start from

@@ -7,7 +7,8 @@ use crate::log::{Format, Level, Log};
 use crate::plan::{Options, Plan, show};
 use crate::sys::regex::Regex;
 use crate::{
-    create, delete, exec, features, kill, list, pause, procfs, ps, run, spec, start, state, update,
+    create, delete, events, exec, features, kill, list, pause, procfs, ps, run, spec, start, state,
+    update,
 };
 use clap::CommandFactory as _;
 use std::io::Write as _;
@@ -80,6 +81,7 @@ pub fn run(cli: Cli, program: &str, log: &Log) -> Result<i32> {
         }
         Verb::Pause(args) => pause::pause(root, &id(&args)?)?,
         Verb::Resume(args) => pause::resume(root, &id(&args)?)?,
+        Verb::Events(args) => events::run(root, &args)?,
         Verb::Update(args) => update::run(root, &args)?,
         Verb::Spec(args) => {
             let file = args.file.unwrap_or_else(|| args.bundle.join("config.json"));

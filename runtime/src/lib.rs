@@ -16,7 +16,7 @@
 //! | [`listener`] | who answers for the system call filter |
 //! | [`start`], [`run`], [`supervise`], [`notify`] | the program runs |
 //! | [`exec`], [`join`] | another program beside it |
-//! | [`state`], [`list`], [`ps`], [`kill`], [`pause`], [`update`], [`delete`] | looking at it, changing it, and its end |
+//! | [`state`], [`list`], [`ps`], [`events`], [`kill`], [`pause`], [`update`], [`delete`] | looking at it, changing it, and its end |
 //! | [`spec`], [`features`] | what can be asked for |
 //! | [`sys`] | the kernel's calls, and the only `unsafe` |
 
@@ -29,6 +29,7 @@ pub mod create;
 pub mod delete;
 pub mod dispatch;
 pub mod error;
+pub mod events;
 pub mod exec;
 pub mod features;
 pub mod hooks;

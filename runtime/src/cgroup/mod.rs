@@ -11,8 +11,10 @@ pub mod change;
 pub mod devices;
 pub mod driver;
 pub mod host;
+pub mod oom;
 pub mod plan;
 pub mod resources;
+pub mod statistics;
 
 use crate::error::{Context, Error, Result};
 use crate::plan::Cgroups;
@@ -425,6 +427,12 @@ fn collect(path: &Path, pids: &mut Vec<i32>) -> Result<()> {
         collect(&below, pids)?;
     }
     Ok(())
+}
+
+/// The names of a directory's files.
+fn names(path: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().into_string().ok()).collect()
 }
 
 fn subdirectories(path: &Path) -> Vec<PathBuf> {

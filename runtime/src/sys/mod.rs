@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod event;
 pub mod fs;
 pub mod mount;
 pub mod netlink;
