@@ -377,6 +377,10 @@ pub struct Plan {
 /// `UID[:GID]`, digits only: anything else would be taken for somebody.
 fn user(text: &str) -> Result<(u32, Option<u32>), String> {
     let number = |part: &str| match part.bytes().all(|b| b.is_ascii_digit()) {
+        // To setresuid(2) and its kin this number means "stay who you are".
+        true if part.parse() == Ok(u32::MAX) => {
+            Err(format!("{part:?} is no id of a user or group"))
+        }
         true => part.parse::<u32>().map_err(|e| format!("{part:?}: {e}")),
         false => Err(format!("{part:?} is not a number")),
     };
@@ -474,7 +478,7 @@ mod tests {
     #[test]
     fn users_are_numbers() {
         assert_eq!(user("1:2"), Ok((1, Some(2))));
-        for bad in ["root", "1:", ":1", "-1", "4294967296", "+1"] {
+        for bad in ["root", "1:", ":1", "-1", "4294967295", "4294967296", "+1"] {
             assert!(user(bad).is_err() || bad.is_empty(), "{bad}");
         }
     }

@@ -39,7 +39,7 @@ pub fn ensure() -> Result<&'static str> {
     if let Some(how) = sealed(&exe)? {
         return Ok(how);
     }
-    let copy = overlay().or_else(|_| memory(&exe))?;
+    let copy = overlay(&exe).or_else(|_| memory(&exe))?;
     let collect = |all: Vec<std::ffi::OsString>| -> Result<Vec<CString>> {
         all.into_iter().map(|word| sys::cstring(word.into_vec())).collect()
     };
@@ -73,7 +73,7 @@ fn sealed(exe: &OwnedFd) -> Result<Option<&'static str>> {
 }
 
 /// An overlay of two lower directories and no upper one: not even root can make it writable.
-fn overlay() -> Result<OwnedFd> {
+fn overlay(exe: &OwnedFd) -> Result<OwnedFd> {
     let path = std::env::current_exe().wrap(|| "find our own program")?;
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::new(format!("{path:?} is in no directory")));
@@ -88,7 +88,23 @@ fn overlay() -> Result<OwnedFd> {
     context.set_flag("ro")?;
     let mount = context.mount(attr::RDONLY | attr::NODEV)?;
     let file = fs::openat(&mount, Path::new(name), libc::O_PATH | libc::O_NOFOLLOW, 0)?;
-    Ok(file)
+    match identity(&file)? == identity(exe)? {
+        true => Ok(file),
+        false => Err(Error::new("a mount on our own program hides another file of that name")),
+    }
+}
+
+/// What tells a file from another that an overlay shows, where device and inode numbers may differ.
+fn identity(file: &OwnedFd) -> Result<[i64; 6]> {
+    let st = fs::fstat(file)?;
+    Ok([
+        st.st_size,
+        i64::from(st.st_mode),
+        st.st_mtime,
+        st.st_mtime_nsec,
+        st.st_ctime,
+        st.st_ctime_nsec,
+    ])
 }
 
 fn memory(exe: &OwnedFd) -> Result<OwnedFd> {

@@ -23,7 +23,7 @@ use crate::error::{Context, Error, Result};
 use annotations::Annotations;
 use devices::Device;
 use hooks::Hooks;
-use mounts::{Mount, Propagation};
+use mounts::{Mount, Propagation, Source};
 use namespaces::{Kind, Namespaces};
 use net_devices::NetDevice;
 use oci_spec::runtime::{Linux, Spec};
@@ -232,6 +232,18 @@ fn read_rdt(spec: &oci_spec::runtime::LinuxIntelRdt) -> Result<Rdt> {
     Rdt::new(spec, &mounts)
 }
 
+/// The host's cgroups where they come along with its /sys: to a user namespace without a cgroup
+/// namespace they are read-only, whose root may own more of them than the container's
+/// (CVE-2023-25809).
+fn cgroups_of_the_host(namespaces: &Namespaces, mounts: &[Mount]) -> Option<PathBuf> {
+    let comes_along = |mount: &&Mount| {
+        mount.destination == Path::new("/sys")
+            && matches!(mount.source, Source::Bind { recursive: true, .. })
+    };
+    let shared = namespaces.has(Kind::User) && !namespaces.has(Kind::Cgroup);
+    mounts.iter().find(comes_along).filter(|_| shared).map(|_| "/sys/fs/cgroup".into())
+}
+
 /// What a configuration without a `linux` object has: oci-spec's own default is a full container.
 pub fn empty_linux() -> Linux {
     serde_json::from_slice(b"{}").expect("every property of linux is optional")
@@ -351,6 +363,8 @@ impl Rootfs {
             };
             paths.iter().flatten().map(absolute).collect()
         };
+        let mut readonly_paths = list(linux.readonly_paths(), "readonlyPaths")?;
+        readonly_paths.extend(cgroups_of_the_host(namespaces, &mounts));
         Ok(Self {
             path,
             readonly: root.readonly().unwrap_or(false),
@@ -358,7 +372,7 @@ impl Rootfs {
             mounts,
             devices,
             masked: list(linux.masked_paths(), "maskedPaths")?,
-            readonly_paths: list(linux.readonly_paths(), "readonlyPaths")?,
+            readonly_paths,
             no_pivot: options.no_pivot,
             mount_label,
         })

@@ -90,6 +90,12 @@ impl Process {
             return Err(Error::new(format!("cwd: {:?} is not an absolute path", process.cwd())));
         }
         let user = process.user();
+        let mut ids = vec![("uid", user.uid()), ("gid", user.gid())];
+        ids.extend(user.additional_gids().iter().flatten().map(|gid| ("additionalGids", *gid)));
+        if let Some((what, id)) = ids.into_iter().find(|(_, id)| *id == u32::MAX) {
+            // To setresuid(2) and its kin it means "stay who you are": root.
+            return Err(Error::new(format!("user.{what}: {id} is no id (credentials(7))")));
+        }
         let terminal = process.terminal().unwrap_or(false);
         Ok(Self {
             args,

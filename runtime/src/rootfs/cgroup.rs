@@ -6,6 +6,7 @@ use crate::cgroup::host::{Hierarchy, Host, Layout};
 use crate::error::{Context, Error, Result};
 use crate::plan::Plan;
 use crate::plan::mounts::Mount;
+use crate::plan::namespaces::Kind;
 use crate::sys::fs;
 use crate::sys::mount::{self as sys, FsContext, MountAttr};
 use std::os::fd::OwnedFd;
@@ -106,7 +107,10 @@ fn one(
         let callers = hierarchy.mount.join(own);
         let group = groups.path_of(&hierarchy.controllers).unwrap_or(&callers);
         let tree = sys::clone_tree(fs::CWD, group, false)?;
-        sys::set_attributes(&tree, MountAttr { set, ..MountAttr::default() }, false)?;
+        // To a user namespace's root that owns the group it would be open to write to, without a
+        // namespace that says how far (CVE-2023-25809).
+        let forced = if plan.namespaces.has(Kind::User) { sys::attr::RDONLY } else { 0 };
+        sys::set_attributes(&tree, MountAttr { set: set | forced, ..MountAttr::default() }, false)?;
         tree
     };
     sys::attach(&made, &place)?;

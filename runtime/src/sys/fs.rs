@@ -349,10 +349,14 @@ pub fn dup_onto(fd: impl AsFd, number: i32) -> Result<()> {
 
 /// close_range(2) with CLOSE_RANGE_CLOEXEC: marks every descriptor from `first` on.
 pub fn cloexec_from(first: u32) -> Result<()> {
-    // SAFETY: the descriptors stay open; they are only marked.
-    let r =
-        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    check(r, || format!("close_range({first}, ~0, CLOEXEC)")).map(drop)
+    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// For callers that use none of the descriptors that they close.
+fn close_range(first: u32, last: u32, flags: u32) -> Result<()> {
+    // SAFETY: the callers keep every descriptor that is still going to be used.
+    let r = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    check(r, || format!("close_range({first}, {last}, {flags:#x})")).map(drop)
 }
 
 /// close_range(2) of every descriptor from `first` on but those in `keep`.
@@ -374,9 +378,7 @@ fn close_between(from: u32, until: u32) -> Result<()> {
     if from >= until {
         return Ok(());
     }
-    // SAFETY: the caller keeps every descriptor that is still going to be used.
-    let r = unsafe { libc::syscall(libc::SYS_close_range, from, until - 1, 0) };
-    check(r, || format!("close_range({from}, {}, 0)", until - 1)).map(drop)
+    close_range(from, until - 1, 0)
 }
 
 /// chdir(2).
