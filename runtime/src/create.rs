@@ -112,7 +112,8 @@ pub fn check_terminal(process: &Process, socket: Option<&Path>, foreground: bool
     }
 }
 
-fn record(plan: &Plan, id: &ContainerId) -> Record {
+/// The state file of a container that is about to be made.
+pub fn record(plan: &Plan, id: &ContainerId) -> Record {
     Record {
         version: crate::container::VERSION,
         oci_version: plan.oci_version.clone(),
@@ -267,8 +268,17 @@ fn bear(birth: Birth<'_>, sync: Child, log: &Log) -> Result<Born> {
     match process::clone(0, None)? {
         Fork::Parent(helper, _) => Ok(Born::Helper(helper)),
         Fork::Child => {
-            let born = enter(&plan.namespaces, &opened, birth.proc.as_ref())
-                .and_then(|()| clone_into(flags | libc::CLONE_PARENT as u64, cgroup, doors, None));
+            let flags = flags | libc::CLONE_PARENT as u64;
+            let born = early_door(&plan.namespaces, cgroup).and_then(|door| {
+                enter(&plan.namespaces, &opened, birth.proc.as_ref())?;
+                match door {
+                    None => clone_into(flags, cgroup, doors, None),
+                    Some(door) => {
+                        let doors = doors.into_iter().chain([door]).collect();
+                        Ok((process::clone(flags, None)?, doors))
+                    }
+                }
+            });
             match born {
                 Ok((Fork::Child, doors)) => birth.init(doors, sync).main(),
                 Ok((Fork::Parent(pid, pidfd), _)) => {
@@ -281,6 +291,15 @@ fn bear(birth: Birth<'_>, sync: Child, log: &Log) -> Result<Born> {
                 }
             }
         }
+    }
+}
+
+/// From inside another container's cgroup namespace nobody gets into a group outside of it
+/// (cgroups(7), nsdelegate), except by a door that was opened before.
+fn early_door(namespaces: &Namespaces, cgroup: &Cgroup) -> Result<Option<OwnedFd>> {
+    match namespaces.joins(Kind::Cgroup) {
+        true => cgroup.unified_door(),
+        false => Ok(None),
     }
 }
 

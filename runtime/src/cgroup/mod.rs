@@ -158,6 +158,11 @@ impl Cgroup {
         places.find(|p| !p.unified && p.controllers == controllers).map(|p| p.path.as_path())
     }
 
+    /// The path of the v2 group.
+    pub fn unified_path(&self) -> Option<&Path> {
+        self.places.iter().map(|(p, _)| p).find(|p| p.unified).map(|p| p.path.as_path())
+    }
+
     /// The v2 directory in which a child can be born.
     pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
         self.open_places().find(|(place, _)| place.unified).map(|(_, fd)| fd)
@@ -307,7 +312,8 @@ impl Cgroup {
         if unified { state.trim() == "1" } else { state.trim() != "THAWED" && !state.is_empty() }
     }
 
-    fn freezer(&self) -> Option<(PathBuf, bool)> {
+    /// The group by which the processes are frozen, and whether it is one of v2.
+    pub fn freezer(&self) -> Option<(PathBuf, bool)> {
         let places = || self.places.iter().map(|(p, _)| p);
         let legacy = places().find(|p| !p.unified && p.has("freezer"));
         legacy.or_else(|| places().find(|p| p.unified)).map(|p| (p.path.clone(), p.unified))

@@ -27,7 +27,8 @@ pub fn mount(root: &Root, mount: &Mount, plan: &Plan, groups: &Cgroup) -> Result
         }
     };
     let made = match host.layout {
-        Layout::Unified => unified(mount)?,
+        Layout::Unified if plan.cgroup.namespace => unified(mount)?,
+        Layout::Unified => own_group(mount, groups, &host.hierarchies)?,
         Layout::Legacy | Layout::Hybrid => {
             return legacy(&target, mount, plan, groups, &host.hierarchies);
         }
@@ -35,23 +36,28 @@ pub fn mount(root: &Root, mount: &Mount, plan: &Plan, groups: &Cgroup) -> Result
     sys::attach(&made, &target)
 }
 
+/// Without a cgroup namespace a new mount would show the host's whole tree, and give all mounts of
+/// it our options (`nsdelegate` among them): so it is a group that is bound, the container's, or,
+/// read-only, the caller's where it has none (rootless).
+fn own_group(mount: &Mount, groups: &Cgroup, hierarchies: &[Hierarchy]) -> Result<OwnedFd> {
+    let set = mount.attributes.set;
+    let (path, set) = match (groups.unified_path(), hierarchies.iter().find(|h| h.unified)) {
+        (Some(path), _) => (path.to_owned(), set),
+        (None, Some(Hierarchy { mount, own, .. })) => {
+            (mount.join(own.strip_prefix("/").unwrap_or(own)), set | sys::attr::RDONLY)
+        }
+        (None, None) => return Err(Error::new("this host has no cgroup2 below /sys/fs/cgroup")),
+    };
+    let tree = sys::clone_tree(fs::CWD, &path, false)?;
+    sys::set_attributes(&tree, MountAttr { set, ..MountAttr::default() }, false)?;
+    Ok(tree)
+}
+
 /// A mount of cgroup2 shows the tree from the root of our cgroup namespace on.
 fn unified(mount: &Mount) -> Result<OwnedFd> {
-    let made = FsContext::open("cgroup2").and_then(|context| {
-        context.set("source", "cgroup")?;
-        context.mount(mount.attributes.set)
-    });
-    match made {
-        // In a user namespace without a cgroup namespace it cannot be mounted anew.
-        Err(e) if matches!(e.errno(), Some(libc::EPERM | libc::EBUSY)) => {
-            let tree = sys::clone_tree(fs::CWD, Path::new("/sys/fs/cgroup"), true)?;
-            // The host's tree must not be writable from inside.
-            let set = mount.attributes.set | sys::attr::RDONLY;
-            sys::set_attributes(&tree, MountAttr { set, ..MountAttr::default() }, true)?;
-            Ok(tree)
-        }
-        other => other,
-    }
+    let context = FsContext::open("cgroup2")?;
+    context.set("source", "cgroup")?;
+    context.mount(mount.attributes.set)
 }
 
 fn legacy(
