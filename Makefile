@@ -38,7 +38,7 @@ test: build packages ## Run every test: units, specification, clients, pipelines
 .PHONY: vm-test
 vm-test: build ## Run the specification's tests in a Debian virtual machine (cgroup v2, systemd)
 	@spec-tests/packages vm
-	spec-tests/tally spec-tests/vm/run $(BIN)
+	spec-tests/tally --in "in the virtual machine" spec-tests/vm/run $(BIN)
 
 .PHONY: demo
 demo: build packages ## Build an image from this machine's busybox, run it, build it again
