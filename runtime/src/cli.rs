@@ -2,6 +2,8 @@
 //!
 //! Parsing does no I/O; what it yields is turned into requests by `dispatch.rs`.
 
+pub mod criu;
+
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -115,6 +117,10 @@ pub enum Verb {
     Events(crate::events::Args),
     /// Change the limits of a container
     Update(Box<crate::update::Args>),
+    /// Write a running container into files, by CRIU
+    Checkpoint(Box<criu::Checkpoint>),
+    /// Make a container anew from the files of a checkpoint
+    Restore(Box<criu::Restore>),
     /// Write a config.json to start from
     Spec(Spec),
     /// Print what this runtime implements, as JSON

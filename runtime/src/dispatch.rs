@@ -1,5 +1,7 @@
 //! From the parsed command line to the verb.
 
+mod criu;
+
 use crate::cli::{self, Cli, Verb};
 use crate::container::{self, ContainerId};
 use crate::error::{Context, Error, Kind, Result};
@@ -7,8 +9,8 @@ use crate::log::{Format, Level, Log};
 use crate::plan::{Options, Plan, show};
 use crate::sys::regex::Regex;
 use crate::{
-    create, delete, events, exec, features, kill, list, pause, procfs, ps, run, spec, start, state,
-    update,
+    checkpoint, create, delete, events, exec, features, kill, list, pause, procfs, ps, restore,
+    run, spec, start, state, update,
 };
 use clap::CommandFactory as _;
 use std::io::Write as _;
@@ -86,6 +88,13 @@ pub fn run(cli: Cli, program: &str, log: &Log) -> Result<i32> {
         Verb::Spec(args) => {
             let file = args.file.unwrap_or_else(|| args.bundle.join("config.json"));
             spec::spec(&file, args.rootless)?;
+        }
+        Verb::Checkpoint(args) => {
+            let (id, wanted) = criu::checkpoint(*args)?;
+            checkpoint::checkpoint(root, &id, &wanted, log)?;
+        }
+        Verb::Restore(args) => {
+            return restore::restore(&criu::restore(root, *args, options)?, log);
         }
         Verb::Features => {
             let text = serde_json::to_string_pretty(&features::features())

@@ -17,15 +17,18 @@
 //! | [`start`], [`run`], [`supervise`], [`notify`] | the program runs |
 //! | [`exec`], [`join`] | another program beside it |
 //! | [`state`], [`list`], [`ps`], [`events`], [`kill`], [`pause`], [`update`], [`delete`] | looking at it, changing it, and its end |
+//! | [`checkpoint`], [`restore`], [`criu`] | into files, and back |
 //! | [`spec`], [`features`] | what can be asked for |
 //! | [`sys`] | the kernel's calls, and the only `unsafe` |
 
 pub mod caps;
 pub mod cgroup;
+pub mod checkpoint;
 pub mod cli;
 pub mod confine;
 pub mod container;
 pub mod create;
+pub mod criu;
 pub mod delete;
 pub mod dispatch;
 pub mod error;
@@ -49,6 +52,7 @@ pub mod plan;
 pub mod procfs;
 pub mod ps;
 pub mod rdt;
+pub mod restore;
 pub mod rlimits;
 pub mod rootfs;
 pub mod run;

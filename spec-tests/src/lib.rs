@@ -23,6 +23,7 @@ pub mod cgroup;
 mod command;
 mod config;
 pub mod console;
+pub mod criu;
 pub mod daemon;
 pub mod image;
 mod leak;

@@ -14,6 +14,7 @@ const CONTEXT_TYPES: [&str; 4] = ["context", "fscontext", "defcontext", "rootcon
 
 /// Names of all annotations that are honoured, for `features`: they reach files of the host.
 pub const NAMES: &[&str] = &[
+    "org.criu.config",
     "run.oci.hooks.stderr",
     "run.oci.hooks.stdout",
     "run.oci.keep_original_groups",

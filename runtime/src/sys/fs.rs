@@ -347,6 +347,34 @@ pub fn dup_onto(fd: impl AsFd, number: i32) -> Result<()> {
     check(unsafe { libc::dup2(raw, number) }, || format!("dup2({raw}, {number})")).map(drop)
 }
 
+/// dup3(2): has the number of `fd` name what `with` names.
+pub fn replace(fd: impl AsFd, with: OwnedFd) -> Result<()> {
+    let (number, raw) = (fd.as_fd().as_raw_fd(), with.as_raw_fd());
+    // SAFETY: `fd` is open, and whoever owns it owns it still; only what it names is another.
+    let r = unsafe { libc::dup3(raw, number, libc::O_CLOEXEC) };
+    check(r, || format!("dup3({raw}, {number}, O_CLOEXEC)")).map(drop)
+}
+
+/// fcntl(F_SETFD, 0): the program that is executed next has the descriptor, too.
+pub fn keep_across_exec(fd: impl AsFd) -> Result<()> {
+    let raw = fd.as_fd().as_raw_fd();
+    // SAFETY: no memory is passed.
+    let r = unsafe { libc::fcntl(raw, libc::F_SETFD, 0) };
+    check(r, || format!("fcntl({raw}, F_SETFD, 0)")).map(drop)
+}
+
+/// A descriptor that the caller of this program has left open, by its number, for writing.
+pub fn inherited_writer(number: i32) -> Result<BorrowedFd<'static>> {
+    // SAFETY: no memory is passed.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
+    let flags = check(flags, || format!("fcntl({number}, F_GETFL)"))?;
+    if flags & libc::O_ACCMODE == libc::O_RDONLY {
+        return Err(failed(libc::EBADF, || format!("write({number})")));
+    }
+    // SAFETY: it is open, and nothing in this program owns or closes what the caller left open.
+    Ok(unsafe { BorrowedFd::borrow_raw(number) })
+}
+
 /// close_range(2) with CLOSE_RANGE_CLOEXEC: marks every descriptor from `first` on.
 pub fn cloexec_from(first: u32) -> Result<()> {
     close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
