@@ -28,7 +28,8 @@ pub struct Confined {
     envp: Vec<CString>,
     /// With no_new_privs the filter goes in last of all.
     filter: Option<Filter>,
-    preserve_fds: u32,
+    /// The first descriptor to be closed by execve(2); `None` where that has been arranged.
+    cloexec_from: Option<u32>,
 }
 
 /// Gives up everything that the plan does not grant.
@@ -46,12 +47,15 @@ pub fn confine(
     let mut capabilities = process.capabilities;
     capabilities.limit_to(caps::held()?);
     caps::drop_bounding(capabilities.bounding)?;
+    let mut cloexec_from = Some(3 + preserve_fds);
     // A directory that only root may enter is entered now, one that only the user may, later.
     let entered = rootfs::change_directory(&process.cwd);
     if process.no_new_privileges {
         process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).wrap(|| "process.noNewPrivileges")?;
     } else if let Some(seccomp) = seccomp {
-        // Without no_new_privs a filter needs CAP_SYS_ADMIN, so our own next calls must pass it.
+        // Without no_new_privs a filter needs CAP_SYS_ADMIN, so our own next calls must pass it:
+        // what an older profile does not know comes before. All that we open is close-on-exec.
+        cloexec_from.take().map(fs::cloexec_from).transpose()?;
         install(&seccomp.filter, sync)?;
     }
     user::switch(process)?;
@@ -70,6 +74,7 @@ pub fn confine(
         // Whoever starts the program may be another process than our parent, who is here to take
         // the listener now.
         Some(seccomp) if seccomp.filter.notify => {
+            cloexec_from.take().map(fs::cloexec_from).transpose()?;
             install(&seccomp.filter, sync)?;
             None
         }
@@ -80,7 +85,7 @@ pub fn confine(
         argv: strings(&process.args)?,
         envp: strings(&env)?,
         filter: late,
-        preserve_fds,
+        cloexec_from,
     })
 }
 
@@ -130,7 +135,7 @@ impl Confined {
     pub fn execute(self) -> Result<Infallible> {
         signal::default_dispositions();
         signal::unblock_all()?;
-        fs::cloexec_from(3 + self.preserve_fds)?;
+        self.cloexec_from.map(fs::cloexec_from).transpose()?;
         if let Some(filter) = &self.filter {
             // It has no listener: those are installed earlier.
             process::install_seccomp(&filter.program, filter.flags).wrap(|| "linux.seccomp")?;
@@ -175,8 +180,14 @@ fn find_program(name: &str, env: &[String]) -> Result<PathBuf> {
 }
 
 fn executable(path: &Path) -> Result<()> {
-    // faccessat(2) with effective ids asks in the name of the confined user.
-    fs::accessat(fs::CWD, path, libc::X_OK)?;
+    // A filter that is in force already may know faccessat(2) and not yet faccessat2(2), which asks
+    // with the capabilities that a user other than root has been granted.
+    match fs::accessat_real(fs::CWD, path, libc::X_OK) {
+        Err(e) if e.errno() == Some(libc::EACCES) => fs::accessat(fs::CWD, path, libc::X_OK)?,
+        // No answer about a file: the filter's. execve(2) will tell.
+        Err(e) if matches!(e.errno(), Some(libc::EPERM | libc::ENOSYS)) => {}
+        other => other?,
+    }
     // A directory is "executable" too.
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => {

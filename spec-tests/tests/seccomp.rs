@@ -229,6 +229,17 @@ fn a_filter_works_without_no_new_privileges() {
 }
 
 #[test]
+fn a_filter_may_refuse_calls_that_are_newer_than_it() {
+    let case = Case::new();
+    let action = json!({ "action": "SCMP_ACT_ERRNO" });
+    // Without no_new_privs the filter is in force for the runtime's own last calls.
+    let bundle = filtered(&case, &["faccessat2", "close_range"], action)
+        .set("/process/noNewPrivileges", false)
+        .args(["/bin/echo", "runs"]);
+    case.run(&bundle).quiet_success().prints("runs");
+}
+
+#[test]
 fn exec_is_filtered_too() {
     let case = Case::new();
     let action = json!({ "action": "SCMP_ACT_ERRNO" });

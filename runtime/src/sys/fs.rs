@@ -224,7 +224,17 @@ pub fn chmodat(dir: impl AsFd, name: &Path, mode: u32) -> Result<()> {
     check(r, || format!("fchmodat({raw}, {name:?}, {mode:#o})")).map(drop)
 }
 
-/// faccessat(2): may the process, with its effective ids, use the file in the way of `mode`?
+/// faccessat(2) as the kernel has always had it: may the process, with its real ids, use the file
+/// in the way of `mode`? The C library would make it an faccessat2(2).
+pub fn accessat_real(dir: impl AsFd, name: &Path, mode: i32) -> Result<()> {
+    let raw = dir.as_fd().as_raw_fd();
+    let c = cpath(name)?;
+    // SAFETY: `c` is terminated, and the call takes these three arguments.
+    let r = unsafe { libc::syscall(libc::SYS_faccessat, raw, c.as_ptr(), mode) };
+    check(r, || format!("faccessat({raw}, {name:?}, {mode})")).map(drop)
+}
+
+/// faccessat2(2): may the process, with its effective ids, use the file in the way of `mode`?
 pub fn accessat(dir: impl AsFd, name: &Path, mode: i32) -> Result<()> {
     let raw = dir.as_fd().as_raw_fd();
     let c = cpath(name)?;
