@@ -399,7 +399,8 @@ impl Talk<'_> {
         half.container.record.pid = pid;
         half.container.record.start_time = start_time(pid).unwrap_or(0);
         half.container.save()?;
-        let state = state_of(&half.container, self.plan, Status::Creating, pid);
+        // "Created" is what comes after step 2 of the specification's lifecycle, and hooks do.
+        let state = state_of(&half.container, self.plan, Status::Created, pid);
         hooks::run("prestart", &self.plan.hooks.prestart, &state, &half.output)?;
         hooks::run("createRuntime", &self.plan.hooks.create_runtime, &state, &half.output)
     }

@@ -213,11 +213,10 @@ impl Init<'_> {
 
     /// Runs hooks here, in the container's namespaces.
     fn run_hooks(&self, kind: &str, list: &[crate::plan::hooks::Hook]) -> Result<()> {
-        let status = if kind == "startContainer" { Status::Created } else { Status::Creating };
         let state = State {
             oci_version: crate::SPEC_VERSION,
             id: self.id,
-            status,
+            status: Status::Created,
             pid: std::process::id() as i32,
             bundle: &self.plan.bundle,
             annotations: &self.plan.annotations,

@@ -98,6 +98,23 @@ fn hooks_get_the_state_on_stdin() {
 }
 
 #[test]
+fn hooks_of_create_are_told_that_the_environment_is_created() {
+    let case = Case::new();
+    differs!(case, ["runc"], "runc says \"creating\", which is step 2; the hooks are steps 3 to 5");
+    let mut bundle = with_journal(&case);
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        bundle = bundle.push(&format!("/hooks/{kind}"), hook(&case, "cat >> $J; echo >> $J"));
+    }
+    case.full_life(&bundle);
+    let text = journal_text(&case);
+    assert_eq!(text.matches(r#""status""#).count(), 3, "{text}");
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        let state: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        assert_eq!(state["status"], "created", "{text}");
+    }
+}
+
+#[test]
 fn create_runtime_hooks_see_the_pid_of_the_init() {
     let case = Case::new();
     let bundle = with_journal(&case).args(["sleep", "100"]);
