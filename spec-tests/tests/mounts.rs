@@ -194,6 +194,17 @@ fn a_tmpfs_takes_flags_and_data() {
 }
 
 #[test]
+fn a_bind_mount_may_carry_the_options_of_a_tmpfs() {
+    let case = Case::new();
+    let bundle = case.bundle().mount("/t", "bind", "/etc", &["bind", "ro", "mode=755", "size=1k"]);
+    case.run(&bundle.args(["test", "-r", "/t/passwd"])).quiet_success();
+    let bundle = case.bundle().mount("/t", "bind", "/etc", &["bind", "no-such-option"]);
+    if case.runtime_is("runtime") {
+        case.run(&bundle).fails_with("no-such-option");
+    }
+}
+
+#[test]
 fn a_tmpfs_with_tmpcopyup_keeps_what_was_below() {
     let case = Case::new();
     if case.runtime_is("crun") && case.runtime(["--version"]).stdout.contains(" 1.8") {

@@ -128,9 +128,12 @@ impl Options {
         fstype: &str,
         bundle: &Path,
     ) -> Result<Source> {
-        // A bind mount shares its superblock with the host's mount, so it cannot have options of
-        // a file system. runc ignores some; here each is refused by name.
-        if let Some((key, _)) = self.data.iter().find(|(key, _)| key != "silent") {
+        // A bind mount shares its superblock with the host's mount, so the kernel cannot give it
+        // options of a file system ("the data argument is ignored", mount(2)). What a tmpfs would
+        // take is let pass, since callers turn one into the other and keep the line; a word that
+        // is nobody's option is refused by name.
+        let known = |key: &str| key == "silent" || TMPFS_OPTIONS.contains(&key);
+        if let Some((key, _)) = self.data.iter().find(|(key, _)| !known(key)) {
             return Err(Error::new(format!(
                 "options: {key:?} is unknown, or means nothing to a bind mount"
             )));
@@ -141,6 +144,10 @@ impl Options {
         Ok(Source::Bind { source: bundle.join(source), recursive })
     }
 }
+
+/// What tmpfs(5) can be told about its superblock.
+const TMPFS_OPTIONS: [&str; 8] =
+    ["mode", "size", "uid", "gid", "nr_inodes", "nr_blocks", "huge", "mpol"];
 
 /// crun's `uids=FROM-TO-COUNT#...;gids=...`: an owner on disk, the one on the host that it is
 /// shown as, and how many follow. After `@`, the second counts inside the container.
