@@ -60,8 +60,8 @@ bench: build packages ## Time the runtime beside crun and runc, and write docs/b
 	spec-tests/bench/run $(BIN)
 
 .PHONY: conformance
-conformance: build ## Run the programs of a built runtime-tools checkout: RUNTIME_TOOLS=DIR
-	@spec-tests/conformance "$(BIN)/runtime" "$(RUNTIME_TOOLS)"
+conformance: build ## Run the programs of a built runtime-tools checkout: RUNTIME_TOOLS=DIR [PEERS="runc crun"]
+	@spec-tests/v1-view spec-tests/conformance "$(RUNTIME_TOOLS)" "$(BIN)/runtime" $(PEERS)
 
 .PHONY: install
 install: build ## Install below PREFIX; honours DESTDIR and PROGRAM_PREFIX
