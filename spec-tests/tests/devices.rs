@@ -110,6 +110,15 @@ fn a_device_in_a_user_namespace_is_the_hosts() {
 }
 
 #[test]
+fn a_fifo_is_made_in_a_user_namespace_too() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "these mount the host's, which is not there");
+    let fifo = json!({ "path": "/dev/pipe", "type": "p", "fileMode": 0o640, "uid": 3 });
+    let bundle = user_namespace::mapped(&case).push("/linux/devices", fifo);
+    case.run(&bundle.sh("stat -c '%a %u %F' /dev/pipe")).quiet_success().prints("640 3 fifo");
+}
+
+#[test]
 fn a_device_that_the_host_lacks_is_named_in_a_user_namespace() {
     let case = Case::new();
     let device = json!({ "path": "/dev/no-such", "type": "c", "major": 1, "minor": 3 });

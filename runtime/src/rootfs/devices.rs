@@ -58,6 +58,8 @@ fn create_all(root: &Root, plan: &Plan, by_mount: bool) -> Result<()> {
 
 fn one(at: &OwnedFd, name: &Path, device: &Device, by_mount: bool) -> Result<()> {
     let rdev = libc::makedev(device.major, device.minor);
+    // A pipe is no device, and anybody may make one.
+    let by_mount = by_mount && device.mode & libc::S_IFMT != libc::S_IFIFO;
     let made = match by_mount {
         false => fs::mknodat(at, name, device.mode, rdev),
         true => bind(at, name, device),
