@@ -23,6 +23,11 @@ macro_rules! needs_ip {
         if let Err(why) = find_program("ip") {
             skip!("{why}");
         }
+        let mut veth = std::process::Command::new("unshare");
+        veth.args(["--net", "ip", "link", "add", "dev0", "type", "veth"]);
+        if $case.outcome(veth).code() != 0 {
+            skip!("this kernel makes no veth devices");
+        }
     };
 }
 

@@ -161,6 +161,11 @@ impl Plan {
         let seccomp = Seccomp::new(linux, spec.annotations().as_ref())?;
         let cgroup = CgroupPlan::new(linux, &namespaces, options.cgroups, &mut fallbacks)?;
         check_uts(&spec, &namespaces)?;
+        if namespaces.joins(Kind::Mount) && spec.mounts().as_ref().is_some_and(|m| !m.is_empty()) {
+            fallbacks.push(
+                "linux.namespaces joins a mount namespace: it has its mounts, and gets none of `mounts`".into(),
+            );
+        }
         if namespaces.has(Kind::User) && linux.devices().as_ref().is_some_and(|d| !d.is_empty()) {
             fallbacks.push(
                 "linux.devices: a user namespace makes no devices; the host's are mounted, with the host's owner and mode".into(),

@@ -112,10 +112,7 @@ impl Process {
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj: oom_score_adj(process.oom_score_adj())?,
             terminal,
-            console_size: process.console_size().map(|b| {
-                let cut = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
-                (cut(b.height()), cut(b.width()))
-            }),
+            console_size: console_size(process)?,
             apparmor: process.apparmor_profile().clone().filter(|p| !p.is_empty()),
             selinux: process.selinux_label().clone().filter(|l| !l.is_empty()),
             scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
@@ -162,6 +159,16 @@ pub fn environment(env: &[String], listen_fds: u32) -> Result<Vec<String>> {
         all.push("LISTEN_PID=1".into());
     }
     Ok(all)
+}
+
+/// Rows and columns, which the kernel counts in 16 bits (struct winsize).
+fn console_size(process: &oci_spec::runtime::Process) -> Result<Option<(u16, u16)>> {
+    let Some(size) = process.console_size() else { return Ok(None) };
+    let cut = |n: u64, name: &str| {
+        u16::try_from(n)
+            .map_err(|_| Error::new(format!("consoleSize.{name}: {n} is larger than 65535")))
+    };
+    Ok(Some((cut(size.height(), "height")?, cut(size.width(), "width")?)))
 }
 
 fn umask(mask: Option<u32>) -> Result<Option<u32>> {
@@ -362,6 +369,12 @@ mod tests {
             (format!(r#"{{{user},"cwd":"/","args":[]}}"#), "args"),
             (format!(r#"{{{user},"cwd":"x","args":["a"]}}"#), "cwd"),
             (format!(r#"{{{user},"cwd":"/","args":["a"],"oomScoreAdj":1001}}"#), "oomScoreAdj"),
+            (
+                format!(
+                    r#"{{{user},"cwd":"/","args":["a"],"consoleSize":{{"height":65536,"width":1}}}}"#
+                ),
+                "consoleSize.height",
+            ),
             (
                 format!(
                     r#"{{{user},"cwd":"/","args":["a"],"rlimits":[{{"type":"RLIMIT_CPU","soft":2,"hard":1}}]}}"#
