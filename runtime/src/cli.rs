@@ -27,7 +27,7 @@ pub struct Cli {
     /// What is logged: this, and what is worse
     #[arg(long, value_name = "LEVEL", default_value = "warning")]
     pub log_level: LogLevel,
-    /// Make control groups through systemd (not supported by this version)
+    /// Have systemd make the control groups, as --cgroup-manager systemd does
     #[arg(long)]
     pub systemd_cgroup: bool,
     /// How control groups are made
@@ -71,7 +71,7 @@ pub enum LogLevel {
 pub enum CgroupManager {
     /// Directories in the cgroup file systems
     Cgroupfs,
-    /// Units of systemd (not supported by this version)
+    /// Scopes of systemd
     Systemd,
     /// None
     Disabled,

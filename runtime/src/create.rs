@@ -4,6 +4,7 @@
 //! and removed by `delete --force`. Every failure on the way undoes what was done.
 
 use crate::cgroup::Cgroup;
+use crate::cgroup::driver::Driver;
 use crate::container::{Container, ContainerId, RESULT, Record, START, Status, start_time};
 use crate::error::{Context, Error, Result};
 use crate::hooks::{self, Output, State};
@@ -114,6 +115,11 @@ pub fn check_terminal(process: &Process, socket: Option<&Path>, foreground: bool
 
 /// The state file of a container that is about to be made.
 pub fn record(plan: &Plan, id: &ContainerId) -> Record {
+    let cgroups = match plan.cgroup.driver(id.as_str()) {
+        Driver::Cgroupfs => Cgroup::planned(&plan.cgroup, id.as_str()),
+        // See [`adopt`].
+        Driver::Systemd(_) => Vec::new(),
+    };
     Record {
         version: crate::container::VERSION,
         oci_version: plan.oci_version.clone(),
@@ -125,8 +131,8 @@ pub fn record(plan: &Plan, id: &ContainerId) -> Record {
         annotations: plan.annotations.clone(),
         pid: 0,
         start_time: 0,
-        cgroups: Cgroup::planned(&plan.cgroup, id.as_str()),
-        cgroup_driver: plan.cgroup.driver(id.as_str()),
+        cgroups,
+        cgroup_driver: Driver::Cgroupfs,
         namespaces: Kind::ALL.into_iter().filter(|k| plan.namespaces.has(*k)).collect(),
         resctrl: plan.rdt.as_ref().map_or(Vec::new(), |r| Groups::new(r, id.as_str()).own()),
     }
@@ -179,7 +185,9 @@ fn build(
     let id = request.id.as_str();
     half.cgroup = Some(Cgroup::create(&plan.cgroup, id)?);
     let cgroup = half.cgroup.as_ref().ok_or_else(|| Error::new("no cgroup"))?;
-    half.container.record.cgroups = cgroup.places();
+    if *cgroup.driver() == Driver::Cgroupfs {
+        half.container.record.cgroups = cgroup.places();
+    }
     let gate = match request.starts {
         true => Gate::Parent,
         false => fifos(&half.container)?,
@@ -201,6 +209,7 @@ fn build(
             Some(heard?)
         }
     };
+    adopt(half, plan, id, &talk.sync)?;
     let pid = pid_of(half)?;
     set_oom_score(pid, &plan.process, talk.proc.as_ref())?;
     if let Some(rdt) = &plan.rdt {
@@ -212,6 +221,23 @@ fn build(
     talk.until_ready(half)?;
     finish(request, plan, half, log)?;
     Ok((talk.sync, talk.console))
+}
+
+/// Has systemd make the groups around the child, where it is the driver.
+///
+/// The state names the scope once it is ours, not before: the name may be another container's,
+/// which whoever cleans up after us would then end. If we die in between, so does the waiting child,
+/// and systemd takes the empty scope away.
+fn adopt(half: &mut Half, plan: &Plan, id: &str, sync: &Parent) -> Result<()> {
+    let pid = pid_of(half)?;
+    let Some(cgroup) = half.cgroup.as_mut().filter(|c| *c.driver() != Driver::Cgroupfs) else {
+        return Ok(());
+    };
+    cgroup.adopt(&plan.cgroup, id, pid)?;
+    half.container.record.cgroups = cgroup.places();
+    half.container.record.cgroup_driver = cgroup.driver().clone();
+    half.container.save()?;
+    sync.say(ToChild::Placed)
 }
 
 /// Both FIFOs, open for reading and writing: so nobody blocks in opening one, and the first

@@ -10,7 +10,7 @@ use crate::plan::{Options, Plan, show};
 use crate::sys::regex::Regex;
 use crate::{
     checkpoint, create, delete, events, exec, features, kill, list, pause, procfs, ps, restore,
-    run, spec, start, state, update,
+    rootless, run, spec, start, state, update,
 };
 use clap::CommandFactory as _;
 use std::io::Write as _;
@@ -34,7 +34,8 @@ pub fn log(cli: &Cli) -> Log {
 fn root(cli: &Cli) -> PathBuf {
     match (&cli.root, std::env::var_os("XDG_RUNTIME_DIR")) {
         (Some(root), _) => root.clone(),
-        (None, Some(own)) if crate::sys::process::euid() != 0 => PathBuf::from(own).join("davit"),
+        // sudo keeps the variable, and root's containers are the system's all the same.
+        (None, Some(own)) if rootless::acts_for_user() => PathBuf::from(own).join("davit"),
         (None, _) => "/run/davit".into(),
     }
 }
@@ -45,13 +46,8 @@ pub fn run(cli: Cli, program: &str, log: &Log) -> Result<i32> {
         print(&version(program))?;
         return Ok(0);
     }
-    if cli.systemd_cgroup || cli.cgroup_manager == cli::CgroupManager::Systemd {
-        return Err(Error::new(
-            "--systemd-cgroup is not supported by this version; leave it out to use the cgroup file systems",
-        ));
-    }
     let root = &root(&cli);
-    let options = Options { cgroups: cgroups(&cli), ..Options::default() };
+    let options = Options { cgroups: cgroups(&cli), systemd: systemd(&cli), ..Options::default() };
     let Some(verb) = cli.verb else {
         return Err(Error::of(Kind::Usage, "name what to do, such as `run`; --help lists all"));
     };
@@ -120,7 +116,8 @@ fn cgroups(cli: &Cli) -> crate::plan::Cgroups {
         (cli::CgroupManager::Disabled, _) => Cgroups::None,
         (_, cli::Rootless::True) => Cgroups::IfAllowed,
         (_, cli::Rootless::Auto) if user => Cgroups::IfAllowed,
-        _ => Cgroups::Required,
+        (_, cli::Rootless::Auto) => Cgroups::Auto,
+        (_, cli::Rootless::False) => Cgroups::Required,
     }
 }
 
@@ -141,6 +138,20 @@ fn for_each(
     let mut failed = failed.into_iter();
     let Some(first) = failed.next() else { return Ok(()) };
     Err(failed.fold(first, |all, error| all.wrap(format!("{error}; and"))))
+}
+
+/// Which systemd is to make the groups: the user's own, where we act for a user.
+fn systemd(cli: &Cli) -> Option<crate::plan::Systemd> {
+    use crate::plan::Systemd;
+    if !cli.systemd_cgroup && cli.cgroup_manager != cli::CgroupManager::Systemd {
+        return None;
+    }
+    let user = match cli.rootless {
+        cli::Rootless::True => true,
+        cli::Rootless::False => false,
+        cli::Rootless::Auto => rootless::acts_for_user(),
+    };
+    Some(if user { Systemd::User(rootless::outer_uid()) } else { Systemd::System })
 }
 
 fn id(args: &cli::Id) -> Result<ContainerId> {

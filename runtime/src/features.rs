@@ -88,7 +88,7 @@ pub fn features() -> Value {
             "namespaces": namespaces,
             "capabilities": caps::names().collect::<Vec<_>>(),
             "cgroup": {
-                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true
+                "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true
             },
             "seccomp": seccomp(),
             "apparmor": { "enabled": lsm::has_apparmor() },

@@ -9,6 +9,7 @@
 //! ```
 
 use crate::cgroup::Cgroup;
+use crate::cgroup::driver::Driver;
 use crate::confine::{self, Confined};
 use crate::container::Status;
 use crate::error::{Context, Error, Result};
@@ -97,6 +98,9 @@ impl Init<'_> {
     /// Control groups, ids, and all namespaces but the mounts.
     fn join(&self) -> Result<Joined> {
         let namespaces = &self.plan.namespaces;
+        if self.plan.cgroup.driver(self.id) != Driver::Cgroupfs {
+            self.sync.await_message(ToChild::Placed)?;
+        }
         for door in &self.doors {
             fs::write_once(door, b"0").wrap(|| "enter the container's cgroup")?;
         }
@@ -118,7 +122,11 @@ impl Init<'_> {
         process::setsid()?;
         if namespaces.makes(Kind::Cgroup) {
             // In its final group, which becomes the root of the namespace.
+            let delegated = self.plan.cgroup.delegated_door()?;
             process::unshare(Kind::Cgroup.flag())?;
+            if let Some(door) = delegated {
+                fs::write_once(&door, b"0").wrap(|| "run.oci.delegate-cgroup")?;
+            }
         }
         if self.plan.new_keyring {
             new_keyring(self.id)?;

@@ -4,7 +4,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`cli`], [`usage`], [`dispatch`], [`log`] | the command line, and how the end is reported |
+//! | [`cli`], [`usage`], [`dispatch`], [`log`], [`rootless`] | the command line, and how the end is reported |
 //! | [`seal`] | running from a copy that a container cannot write to |
 //! | [`plan`] | `config.json` becomes everything that is to be done |
 //! | [`container`] | the state directory |
@@ -55,6 +55,7 @@ pub mod rdt;
 pub mod restore;
 pub mod rlimits;
 pub mod rootfs;
+pub mod rootless;
 pub mod run;
 pub mod scheduling;
 pub mod seal;

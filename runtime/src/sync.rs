@@ -37,6 +37,8 @@ pub enum FromChild {
 /// What the parent says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToChild {
+    /// It is in the control groups that systemd has made.
+    Placed,
     /// The id maps are written.
     Mapped,
     /// What a mount needs comes along.
@@ -138,6 +140,7 @@ impl Parent {
 
     fn say_with(&self, message: ToChild, fd: Option<BorrowedFd<'_>>) -> Result<()> {
         let tag = match message {
+            ToChild::Placed => b"p",
             ToChild::Mapped => b"m",
             ToChild::Lent => b"b",
             ToChild::HooksDone => b"h",
@@ -223,6 +226,7 @@ impl Child {
     fn await_any(&self, expected: ToChild) -> Result<Option<OwnedFd>> {
         let (data, fd) = socket::receive(&self.0, 16)?;
         let heard = match data.as_slice() {
+            b"p" => ToChild::Placed,
             b"m" => ToChild::Mapped,
             b"b" => ToChild::Lent,
             b"h" => ToChild::HooksDone,

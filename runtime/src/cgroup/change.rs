@@ -27,13 +27,26 @@ impl Cgroup {
         self.check_usage(&resources)?;
         let mut done = Vec::new();
         let changed = resources::changes(&resources, &self.sides())
-            .and_then(|writes| self.carry_out(&writes, &mut done))
+            .and_then(|writes| self.carry_out_and_announce(&writes, &mut done))
             // The rules of v2 are replaced at once, so they need no writing back, and go last.
             .and_then(|()| rules.map_or(Ok(()), |rules| self.change_devices(rules)));
         changed.map_err(|error| match undo(done) {
             Ok(()) => error,
             Err(left) => error.wrap(format!("(and not restored: {left})")),
         })
+    }
+
+    /// The files first: what the kernel refuses is not told to who keeps the groups.
+    fn carry_out_and_announce<'a>(
+        &'a self,
+        writes: &[Write],
+        done: &mut Vec<Undo<'a>>,
+    ) -> Result<()> {
+        self.carry_out(writes, done)?;
+        match self.driver().announce(writes)? {
+            true => self.carry_out(writes, &mut Vec::new()),
+            false => Ok(()),
+        }
     }
 
     /// Fills in the half that v2 has in the same file as the one that is to change.

@@ -1,8 +1,10 @@
 //! Who keeps the container's groups, as the state file remembers it: a later verb need not be told
 //! again (CRI-O calls `update` without `--systemd-cgroup`).
 
+use super::resources::Write;
+use super::systemd::properties;
+use super::systemd::unit::Unit;
 use crate::error::Result;
-use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 /// The keeper of the groups.
@@ -12,14 +14,17 @@ pub enum Driver {
     /// We make the directories ourselves, and remove them.
     #[default]
     Cgroupfs,
+    /// systemd does, for a scope.
+    Systemd(Unit),
 }
 
 impl Driver {
-    /// Tells the keeper of limits that are about to be written into the groups' files, so that it
-    /// does not put the old ones back (`update`). To be called before the files are written.
-    pub fn announce(&self, _resources: &LinuxResources) -> Result<()> {
-        match self {
-            Self::Cgroupfs => Ok(()),
-        }
+    /// Tells the keeper of limits that have been written into the groups' files (`update`), so that
+    /// it does not put the old ones back. Returns whether it has written the files by itself, and so
+    /// rounded as it likes.
+    pub fn announce(&self, writes: &[Write]) -> Result<bool> {
+        let Self::Systemd(unit) = self else { return Ok(false) };
+        unit.set(&properties::from_writes(writes))?;
+        Ok(true)
     }
 }

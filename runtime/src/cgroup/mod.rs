@@ -15,9 +15,9 @@ pub mod oom;
 pub mod plan;
 pub mod resources;
 pub mod statistics;
+pub mod systemd;
 
 use crate::error::{Context, Error, Result};
-use crate::plan::Cgroups;
 use crate::sys;
 use crate::sys::fs;
 use driver::Driver;
@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use systemd::place::Listing;
 
 /// The container's group in one hierarchy, as the state file keeps it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,6 +59,8 @@ impl Place {
 pub struct Cgroup {
     places: Vec<(Place, Option<OwnedFd>)>,
     driver: Driver,
+    /// Has the driver been told to make them? Only then is there something to take away.
+    standing: bool,
 }
 
 impl Cgroup {
@@ -67,7 +70,13 @@ impl Cgroup {
     pub fn create(plan: &CgroupPlan, id: &str) -> Result<Self> {
         let Some(host) = &plan.host else { return Ok(Self::none()) };
         let driver = plan.driver(id);
-        let mut cgroup = Self { places: Vec::with_capacity(host.hierarchies.len()), driver };
+        if matches!(driver, Driver::Systemd(_)) {
+            // A scope needs a process: [`Self::adopt`] makes it.
+            let planned = Self::planned(plan, id).into_iter().map(|p| (p, None)).collect();
+            return Ok(Self { places: planned, driver, standing: false });
+        }
+        let places = Vec::with_capacity(host.hierarchies.len());
+        let mut cgroup = Self { places, driver, standing: true };
         let made = host.hierarchies.iter().try_for_each(|hierarchy| {
             let (place, directory) = make(hierarchy, plan, id)?;
             cgroup.places.push((place, Some(directory)));
@@ -75,8 +84,8 @@ impl Cgroup {
         });
         let done = made.and_then(|()| cgroup.configure(plan, host.layout));
         if let Err(e) = done {
-            if plan.dispensable()
-                && matches!(e.errno(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
+            if matches!(e.errno(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
+                && plan.dispensable()
             {
                 cgroup.remove()?;
                 return Ok(Self::none());
@@ -87,6 +96,73 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// Has systemd, if it is the driver, make the scope of the container `id` around the waiting
+    /// process `pid`; when this returns, the process is in its groups and their limits are set.
+    pub fn adopt(&mut self, plan: &CgroupPlan, id: &str, pid: i32) -> Result<()> {
+        let (Driver::Systemd(unit), Some(wanted), Some(host)) =
+            (&self.driver, &plan.systemd, &plan.host)
+        else {
+            return Ok(());
+        };
+        let properties = plan.unit_properties(wanted, id, pid)?;
+        let mut connection = unit.connect().wrap(|| "--systemd-cgroup")?;
+        let job = unit.start(&mut connection, &properties)?;
+        // Only now: a scope of this name that was there before is another container's.
+        self.standing = true;
+        unit.await_start(&mut connection, &job)?;
+        let listing = Listing::of(pid)?;
+        let mut places = Vec::with_capacity(host.hierarchies.len());
+        for hierarchy in &host.hierarchies {
+            let scope = match listing.place(hierarchy, &unit.name)? {
+                Some(path) => path,
+                None if host.layout == Layout::Unified => {
+                    return Err(Error::new(format!(
+                        "systemd has not put process {pid} into {}",
+                        unit.name
+                    )));
+                }
+                // A v1 hierarchy that systemd leaves alone.
+                None => {
+                    let (place, directory) = make(hierarchy, plan, id)?;
+                    put(&directory, pid)?;
+                    place.path
+                }
+            };
+            places.push(self.below_scope(hierarchy, scope, wanted, pid)?);
+        }
+        self.places = places;
+        self.configure(plan, host.layout).wrap(|| format!("limit {}", unit.name))
+    }
+
+    /// Moves the process into the group below the scope that the annotations ask for, if they do,
+    /// and makes the delegated one below that.
+    fn below_scope(
+        &self,
+        hierarchy: &Hierarchy,
+        scope: PathBuf,
+        wanted: &systemd::Wanted,
+        pid: i32,
+    ) -> Result<(Place, Option<OwnedFd>)> {
+        let mut path = scope;
+        let mut directory = open_directory(fs::CWD, &path)?;
+        if let Some(name) = &wanted.subgroup {
+            let below = make_below(&directory, name)?;
+            put(&below, pid)?;
+            if hierarchy.unified {
+                // Now that the scope has no process of its own.
+                enable_controllers(directory.as_fd());
+                if let Some(delegated) = &wanted.delegated {
+                    make_below(&below, delegated)?;
+                }
+            }
+            directory = below;
+            path.push(name);
+        }
+        let controllers = hierarchy.controllers.clone();
+        let place = Place { controllers, path, unified: hierarchy.unified };
+        Ok((place, Some(directory)))
+    }
+
     /// Where [`Self::create`] will make them.
     pub fn planned(plan: &CgroupPlan, id: &str) -> Vec<Place> {
         let hierarchies = plan.host.iter().flat_map(|host| &host.hierarchies);
@@ -95,12 +171,13 @@ impl Cgroup {
 
     /// The groups of a container made earlier.
     pub fn recover(places: Vec<Place>, driver: Driver) -> Self {
-        Self { places: places.into_iter().map(|p| (p, None)).collect(), driver }
+        let places = places.into_iter().map(|p| (p, None)).collect();
+        Self { places, driver, standing: true }
     }
 
     /// No groups at all.
     fn none() -> Self {
-        Self { places: Vec::new(), driver: Driver::Cgroupfs }
+        Self { places: Vec::new(), driver: Driver::Cgroupfs, standing: true }
     }
 
     /// Who keeps the groups.
@@ -222,9 +299,7 @@ impl Cgroup {
         match layout {
             Layout::Unified => match self.birthplace().map(|d| devices::attach(d, &plan.devices)) {
                 // Without privilege no filter can be loaded, and no device be made either.
-                Some(Err(e))
-                    if plan.wanted == Cgroups::IfAllowed && e.errno() == Some(libc::EPERM) =>
-                {
+                Some(Err(e)) if e.errno() == Some(libc::EPERM) && plan.wanted.may_be_missing() => {
                     Ok(())
                 }
                 Some(done) => done,
@@ -260,6 +335,9 @@ impl Cgroup {
 
     /// Ends every process in the groups, and waits until they are empty.
     pub fn kill_all(&self, deadline: Instant) -> Result<()> {
+        if !self.standing {
+            return Ok(());
+        }
         let unified = self.places.iter().find(|(p, _)| p.unified);
         if let Some((place, _)) = unified {
             // Linux 5.14; before that the file is missing, and the loop below does the work.
@@ -321,6 +399,12 @@ impl Cgroup {
 
     /// Removes the groups and every group below them. Missing ones are no error.
     pub fn remove(&self) -> Result<()> {
+        if !self.standing {
+            return Ok(());
+        }
+        if let Driver::Systemd(unit) = &self.driver {
+            unit.stop()?;
+        }
         let deadline = Instant::now() + Duration::from_secs(5);
         for (place, _) in &self.places {
             remove_tree(&place.path, deadline)?;
@@ -354,6 +438,21 @@ fn make(hierarchy: &Hierarchy, plan: &CgroupPlan, id: &str) -> Result<(Place, Ow
         directory = below;
     }
     Ok((place(hierarchy, plan, id), directory))
+}
+
+/// Makes the group `name`, which may be there, below an open one.
+fn make_below(directory: &OwnedFd, name: &Path) -> Result<OwnedFd> {
+    match fs::mkdirat(directory, name, 0o755) {
+        Err(e) if e.errno() != Some(libc::EEXIST) => Err(e),
+        _ => open_directory(directory, name),
+    }
+}
+
+/// Moves a process into a group.
+fn put(directory: &OwnedFd, pid: i32) -> Result<()> {
+    let file = fs::openat(directory, Path::new("cgroup.procs"), libc::O_WRONLY, 0)?;
+    fs::write_once(&file, pid.to_string().as_bytes())
+        .wrap(|| format!("move process {pid} into its cgroup"))
 }
 
 fn place(hierarchy: &Hierarchy, plan: &CgroupPlan, id: &str) -> Place {

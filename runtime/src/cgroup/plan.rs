@@ -4,18 +4,25 @@ use super::devices::Rule;
 use super::driver::Driver;
 use super::host::{Hierarchy, Host, Layout};
 use super::resources;
+use super::systemd::properties::{self, Property};
+use super::systemd::{self, unit};
 use crate::error::{Error, Result};
 use crate::plan::Cgroups;
 use crate::plan::namespaces::{Kind, Namespaces};
 use oci_spec::runtime::{Linux, LinuxResources};
 use serde::Serialize;
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 /// Which groups to make and what to write into them.
 #[derive(Debug, Serialize)]
 pub struct CgroupPlan {
     /// `linux.cgroupsPath`, checked; absolute counts from each hierarchy's mount point.
+    ///
+    /// With systemd as the driver it is in `systemd` instead.
     pub path: Option<PathBuf>,
+    /// The scope that systemd is to make; `None` where we make the groups ourselves.
+    pub systemd: Option<systemd::Wanted>,
     /// The limits.
     pub resources: LinuxResources,
     /// Device rules, in order.
@@ -34,10 +41,13 @@ impl CgroupPlan {
         linux: &Linux,
         namespaces: &Namespaces,
         wanted: Cgroups,
+        systemd: Option<systemd::Wanted>,
         fallbacks: &mut Vec<String>,
     ) -> Result<Self> {
-        let path = linux.cgroups_path().as_deref().filter(|p| !p.as_os_str().is_empty());
-        let path = path.map(check_path).transpose()?;
+        let path = match systemd {
+            None => cgroups_path(linux).map(check_path).transpose()?,
+            Some(_) => None,
+        };
         let host = if wanted == Cgroups::None { None } else { Host::detect()? };
         let resources = linux.resources().clone().unwrap_or_default_empty();
         match &host {
@@ -46,7 +56,8 @@ impl CgroupPlan {
             None => fallbacks.push("no cgroup hierarchy is mounted: no cgroup is made".into()),
         }
         let devices = Rule::all(resources.devices().as_deref())?;
-        Ok(Self { path, resources, devices, namespace: namespaces.has(Kind::Cgroup), host, wanted })
+        let namespace = namespaces.has(Kind::Cgroup);
+        Ok(Self { path, systemd, resources, devices, namespace, host, wanted })
     }
 
     /// The path of the group below the hierarchy's mount point.
@@ -55,6 +66,9 @@ impl CgroupPlan {
     /// one above ours, because a group with processes cannot hand controllers down
     /// (cgroups(7), "no internal processes").
     pub fn path_in(&self, hierarchy: &Hierarchy, id: &str) -> PathBuf {
+        if let Some(wanted) = &self.systemd {
+            return wanted.expected(&hierarchy.own, id);
+        }
         let name = self.path.clone().unwrap_or_else(|| PathBuf::from(id));
         let base = match (name.is_absolute(), hierarchy.unified) {
             (true, _) => PathBuf::new(),
@@ -66,14 +80,47 @@ impl CgroupPlan {
     }
 
     /// Who is to keep the groups of the container `id`.
-    pub fn driver(&self, _id: &str) -> Driver {
-        Driver::Cgroupfs
+    pub fn driver(&self, id: &str) -> Driver {
+        match (&self.systemd, &self.host) {
+            (Some(wanted), Some(_)) => Driver::Systemd(wanted.unit(id)),
+            _ => Driver::Cgroupfs,
+        }
+    }
+
+    /// The way into the group that is delegated to the container, for who is in the one above it:
+    /// the limits of the root that the container sees are not its own to change.
+    pub fn delegated_door(&self) -> Result<Option<OwnedFd>> {
+        let delegated = self.systemd.as_ref().and_then(|wanted| wanted.delegated.as_deref());
+        match (delegated, &self.host) {
+            (Some(below), Some(host)) => systemd::place::door(host, below).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The properties of the scope around the process `pid`; those of annotations win.
+    pub fn unit_properties(
+        &self,
+        wanted: &systemd::Wanted,
+        id: &str,
+        pid: i32,
+    ) -> Result<Vec<Property>> {
+        let unified = self.layout() == Some(Layout::Unified);
+        let pid = unit::pid_argument(pid)?;
+        let mut all = properties::of_scope(&wanted.slice, id, pid, unified);
+        all.extend(properties::from_writes(&self.writes()?));
+        // A user's systemd may not load device filters.
+        if !wanted.bus.user {
+            all.extend(properties::from_devices(&self.devices));
+        }
+        all.retain(|own| wanted.properties.iter().all(|given| given.name != own.name));
+        all.extend(wanted.properties.iter().cloned());
+        Ok(all)
     }
 
     /// May the container do without, where the caller has no permission to make its groups?
     pub fn dispensable(&self) -> bool {
         let limits = self.writes().map(|all| !all.is_empty()).unwrap_or(true);
-        self.wanted == Cgroups::IfAllowed && self.path.is_none() && !limits
+        self.path.is_none() && !limits && self.wanted.may_be_missing()
     }
 
     /// What will be written on this host, for `runtime plan`.
@@ -88,6 +135,11 @@ impl CgroupPlan {
     pub fn layout(&self) -> Option<Layout> {
         self.host.as_ref().map(|h| h.layout)
     }
+}
+
+/// `linux.cgroupsPath`; an empty one is none.
+pub fn cgroups_path(linux: &Linux) -> Option<&Path> {
+    linux.cgroups_path().as_deref().filter(|p| !p.as_os_str().is_empty())
 }
 
 fn check_path(path: &Path) -> Result<PathBuf> {
@@ -120,7 +172,7 @@ mod tests {
 
     fn plan(path: &str) -> Result<CgroupPlan> {
         let linux: Linux = serde_json::from_str(&format!(r#"{{"cgroupsPath":{path:?}}}"#)).unwrap();
-        CgroupPlan::new(&linux, &Namespaces::default(), Cgroups::Required, &mut Vec::new())
+        CgroupPlan::new(&linux, &Namespaces::default(), Cgroups::Required, None, &mut Vec::new())
     }
 
     fn hierarchy(own: &str, unified: bool) -> Hierarchy {

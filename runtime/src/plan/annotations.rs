@@ -15,6 +15,8 @@ const CONTEXT_TYPES: [&str; 4] = ["context", "fscontext", "defcontext", "rootcon
 /// Names of all annotations that are honoured, for `features`: they reach files of the host.
 pub const NAMES: &[&str] = &[
     "org.criu.config",
+    "org.systemd.property.",
+    "run.oci.delegate-cgroup",
     "run.oci.hooks.stderr",
     "run.oci.hooks.stdout",
     "run.oci.keep_original_groups",
@@ -23,6 +25,7 @@ pub const NAMES: &[&str] = &[
     "run.oci.seccomp.receiver",
     "run.oci.seccomp_bpf_data",
     "run.oci.seccomp_fail_unknown_syscall",
+    "run.oci.systemd.subgroup",
 ];
 
 /// What the annotations ask for.

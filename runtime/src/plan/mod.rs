@@ -18,7 +18,9 @@ pub mod rdt;
 pub mod seccomp;
 pub mod show;
 
-use crate::cgroup::plan::CgroupPlan;
+use crate::cgroup::plan::{CgroupPlan, cgroups_path};
+use crate::cgroup::systemd;
+use crate::cgroup::systemd::bus::Bus;
 use crate::error::{Context, Error, Result};
 use annotations::Annotations;
 use devices::Device;
@@ -47,6 +49,17 @@ pub struct Options {
     pub listen_fds: u32,
     /// Whether control groups are made.
     pub cgroups: Cgroups,
+    /// `--systemd-cgroup`: which systemd makes them, if one does.
+    pub systemd: Option<Systemd>,
+}
+
+/// Which systemd makes the control groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Systemd {
+    /// The system's.
+    System,
+    /// That of the user with this id, as it is outside of our user namespace.
+    User(u32),
 }
 
 /// Whether control groups are made.
@@ -57,8 +70,17 @@ pub enum Cgroups {
     Required,
     /// They are if the caller may, and if the configuration asks for no limit they may be missing.
     IfAllowed,
+    /// The latter as root of a user namespace, else the former.
+    Auto,
     /// They are not.
     None,
+}
+
+impl Cgroups {
+    /// May they be missing where permission is? Asked only once it is.
+    pub fn may_be_missing(self) -> bool {
+        self == Self::IfAllowed || (self == Self::Auto && crate::rootless::in_user_namespace())
+    }
 }
 
 /// Everything that is to be done to make the container.
@@ -159,7 +181,8 @@ impl Plan {
         let process =
             Process::new(process, linux, &heeded, options).wrap(|| "config.json: process")?;
         let seccomp = Seccomp::new(linux, spec.annotations().as_ref())?;
-        let cgroup = CgroupPlan::new(linux, &namespaces, options.cgroups, &mut fallbacks)?;
+        let systemd = systemd_wanted(linux, &annotations, options)?;
+        let cgroup = CgroupPlan::new(linux, &namespaces, options.cgroups, systemd, &mut fallbacks)?;
         check_uts(&spec, &namespaces)?;
         if namespaces.joins(Kind::Mount) && spec.mounts().as_ref().is_some_and(|m| !m.is_empty()) {
             fallbacks.push(
@@ -192,6 +215,21 @@ impl Plan {
             fallbacks,
         })
     }
+}
+
+/// What is asked of systemd, if it makes the control groups.
+fn systemd_wanted(
+    linux: &Linux,
+    annotations: &BTreeMap<String, String>,
+    options: Options,
+) -> Result<Option<systemd::Wanted>> {
+    let bus = match options.systemd {
+        None => return Ok(None),
+        Some(_) if options.cgroups == Cgroups::None => return Ok(None),
+        Some(Systemd::System) => Bus::system(),
+        Some(Systemd::User(uid)) => Bus::of_user(uid),
+    };
+    systemd::Wanted::new(cgroups_path(linux), annotations, bus).map(Some)
 }
 
 /// An error for a property of the specification that this version does not honour.

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// socketpair(2) of type SOCK_SEQPACKET: messages keep their boundaries.
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
@@ -20,28 +21,63 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
 
 /// Connects to the stream socket at `path`.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
+    connect_to(path.as_os_str().as_bytes(), None)
+}
+
+/// Connects to the stream socket `name`, a path or (with a leading NUL byte) an abstract name.
+///
+/// # Errors
+/// EAGAIN: the listener has not accepted the connection within `limit`.
+pub fn connect_within(name: &[u8], limit: Duration) -> Result<OwnedFd> {
+    connect_to(name, Some(limit))
+}
+
+fn connect_to(name: &[u8], limit: Option<Duration>) -> Result<OwnedFd> {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
     // SAFETY: no memory is passed.
     let fd = unsafe { libc::socket(libc::AF_UNIX, kind, 0) };
     let fd = check_fd(fd.into(), || "socket(AF_UNIX)".into())?;
+    if let Some(limit) = limit {
+        limit_sending(&fd, limit)?;
+    }
     // SAFETY: all-zero is a valid sockaddr_un.
     let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
     address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    let bytes = path.as_os_str().as_bytes();
-    if bytes.len() >= address.sun_path.len() {
+    let shown = || String::from_utf8_lossy(name).replace('\0', "@");
+    if name.len() >= address.sun_path.len() {
         return Err(Error::new(format!(
-            "the socket path {path:?} is longer than {} bytes (unix(7)); give a shorter one",
+            "the socket path {:?} is longer than {} bytes (unix(7)); give a shorter one",
+            shown(),
             address.sun_path.len() - 1
         )));
     }
-    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+    for (to, from) in address.sun_path.iter_mut().zip(name) {
         *to = *from as libc::c_char;
     }
-    let size = size_of::<libc::sockaddr_un>() as libc::socklen_t;
-    // SAFETY: the address is initialised and has the size that is passed.
+    // An abstract name is as long as the address says; a path ends at its NUL byte.
+    let end = if name.first() == Some(&0) { name.len() } else { name.len() + 1 };
+    let size = (std::mem::offset_of!(libc::sockaddr_un, sun_path) + end) as libc::socklen_t;
+    // SAFETY: the address is initialised and no shorter than the size that is passed.
     let r = unsafe { libc::connect(fd.as_raw_fd(), (&raw const address).cast(), size) };
-    check(r, || format!("connect({path:?})"))?;
+    check(r, || format!("connect({:?})", shown()))?;
     Ok(fd)
+}
+
+/// SO_SNDTIMEO (socket(7)), which limits connect(2), too.
+fn limit_sending(socket: &OwnedFd, limit: Duration) -> Result<()> {
+    let time = libc::timeval {
+        tv_sec: limit.as_secs() as libc::time_t,
+        // Never zero, which would mean "without end".
+        tv_usec: libc::suseconds_t::from(limit.subsec_micros().max(1)),
+    };
+    let size = size_of::<libc::timeval>() as libc::socklen_t;
+    let option = libc::SO_SNDTIMEO;
+    // SAFETY: the option takes a timeval, whose address and size are passed.
+    let r = unsafe {
+        let value = (&raw const time).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, size)
+    };
+    check(r, || format!("setsockopt(SO_SNDTIMEO, {limit:?})")).map(drop)
 }
 
 /// Room for the control message of one descriptor, aligned as cmsghdr is.
