@@ -97,7 +97,20 @@ pub fn exec(request: &Request<'_>, log: &Log) -> Result<i32> {
     }
     let mut cgroup = container.cgroup().below(&request.cgroups)?;
     cgroup.open().wrap(|| "open the container's cgroup")?;
-    let (pid, sync, console) = make(request, &container, &planned, filter.as_ref(), &cgroup, log)?;
+    let attempt =
+        |cgroup: &Cgroup| make(request, &container, &planned, filter.as_ref(), cgroup, log);
+    let (pid, sync, console) = match attempt(&cgroup) {
+        // A v2 group that hands controllers down takes no process (cgroups(7), "no internal
+        // processes"): the first process has moved below it, and so do we.
+        Err(e) if e.errno() == Some(libc::EBUSY) && request.cgroups.is_empty() => {
+            if !cgroup.follow(container.record.pid)? {
+                return Err(e);
+            }
+            log.debug(&format!("the process joins the cgroup of the first one: {e}"));
+            attempt(&cgroup)?
+        }
+        made => made?,
+    };
     if let Some(path) = &request.pid_file {
         write_pid_file(path, pid)?;
     }
@@ -301,9 +314,6 @@ fn talk(
     let (pid, pidfd) = heard?;
     let pidfd = &made.insert((pid, pidfd)).1;
     set_oom_score(pid, planned, place.proc)?;
-    if let Some(path) = &request.pidfd_socket {
-        send_fd(path, pidfd, b"pidfd").wrap(|| "--pidfd-socket")?;
-    }
     loop {
         let (message, fd) = sync.hear()?;
         match (message, fd) {
@@ -319,7 +329,13 @@ fn talk(
                 place.deliver_listener((pid, pidfd), number)?;
                 sync.say(ToChild::Listening)?;
             }
-            (FromChild::Ready, _) => return Ok(console),
+            (FromChild::Ready, _) => {
+                // Not before: what failed on its way may be tried again.
+                if let Some(path) = &request.pidfd_socket {
+                    send_fd(path, pidfd, b"pidfd").wrap(|| "--pidfd-socket")?;
+                }
+                return Ok(console);
+            }
             (other, _) => return Err(Error::new(format!("unexpected message {other:?}"))),
         }
     }

@@ -25,6 +25,12 @@ pub fn is_hybrid() -> bool {
     layout() == Layout::V1 && Path::new(ROOT).join("unified/cgroup.controllers").exists()
 }
 
+/// The mount point of the v2 tree, if the host has one.
+pub fn unified_root() -> Option<PathBuf> {
+    let places = [PathBuf::from(ROOT), Path::new(ROOT).join("unified")];
+    places.into_iter().find(|place| place.join("cgroup.controllers").exists())
+}
+
 /// Whether the host can limit this resource (`memory`, `cpu`, `pids`, …).
 pub fn has_controller(name: &str) -> bool {
     match layout() {

@@ -205,3 +205,154 @@ fn unified_values_are_written_on_v2() {
     case.start(&bundle);
     assert_eq!(cgroup::read(case.pid(&bundle), "pids", "", "pids.max"), "33");
 }
+
+#[test]
+fn exec_follows_the_first_process_below_a_group_that_takes_none() {
+    let case = Case::new();
+    differs!(case, ["crun"], "crun 1.8 fails with EBUSY");
+    let Some(top) = cgroup::unified_root() else { skip!("no cgroup v2 tree on this host") };
+    let bundle = sleeper(&case);
+    case.start(&bundle);
+    let group = top.join(case.cgroups_path(&bundle.id).trim_start_matches('/'));
+    let Ok(controllers) = fs::read_to_string(group.join("cgroup.controllers")) else {
+        skip!("the runtime makes no group on the v2 side");
+    };
+    let Some(controller) = controllers.split_whitespace().next() else {
+        skip!("no controller on the v2 side of this host");
+    };
+    // As a systemd in the container does it.
+    let below = group.join("init.scope");
+    fs::create_dir(&below).expect("make a group");
+    fs::write(below.join("cgroup.procs"), case.pid(&bundle).to_string()).expect("move the init");
+    fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"))
+        .expect("hand a controller down");
+    let outcome = case.exec(&bundle, [], ["cat", "/proc/self/cgroup"]);
+    let line = outcome.quiet_success().stdout.lines().find(|line| line.starts_with("0::"));
+    assert!(line.is_some_and(|line| line.ends_with("/init.scope")), "{outcome}");
+    case.exec(&bundle, [], ["sh", "-c", "exit 7"]).exits(7);
+}
+
+#[test]
+fn huge_pages_are_limited_in_use_and_in_reserve() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "they look on one side of a hybrid host alone");
+    let limit = json!([{ "pageSize": "2MB", "limit": 4 << 20 }]);
+    let bundle = sleeper(&case).set("/linux/resources/hugepageLimits", limit);
+    let created = case.create(&bundle);
+    if created.stderr.contains("controller") {
+        skip!("no hugetlb controller on this host");
+    }
+    created.quiet_success();
+    let (v1, v2) = ("hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max");
+    let own = case.cgroups_path(&bundle.id);
+    let own = own.trim_start_matches('/');
+    let found = cgroup::roots().into_iter().find_map(|root| {
+        let dir = root.join(own);
+        [(v1, "hugetlb.2MB.rsvd.limit_in_bytes"), (v2, "hugetlb.2MB.rsvd.max")]
+            .into_iter()
+            .find(|(file, _)| dir.join(file).exists())
+            .map(|(used, reserved)| [dir.join(used), dir.join(reserved)])
+    });
+    for path in found.expect("a group with the limit") {
+        let text = fs::read_to_string(&path).expect("read the limit");
+        assert_eq!(text.trim(), "4194304", "{path:?}");
+    }
+}
+
+#[test]
+fn what_only_v1_has_is_set_there_and_refused_by_name_elsewhere() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "they ignore on v2 what it lacks");
+    needs!("memory");
+    let memory = json!({ "swappiness": 13, "disableOOMKiller": true, "limit": 64 << 20 });
+    let bundle = sleeper(&case).set("/linux/resources/memory", memory);
+    let created = case.create(&bundle);
+    if cgroup::layout() == cgroup::Layout::V2 {
+        created.fails_with("linux.resources.memory.swappiness");
+        case.assert_gone(&bundle);
+        let network = json!({ "classID": 7 });
+        let bundle = sleeper(&case).set("/linux/resources/network", network);
+        case.create(&bundle).fails_with("linux.resources.network.classID");
+        return;
+    }
+    created.quiet_success();
+    let pid = case.pid(&bundle);
+    assert_eq!(cgroup::read(pid, "memory", "memory.swappiness", ""), "13");
+    let control = cgroup::read(pid, "memory", "memory.oom_control", "");
+    assert!(control.starts_with("oom_kill_disable 1"), "{control}");
+}
+
+#[test]
+fn burst_and_idle_are_set() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "both properties are newer");
+    needs!("cpu");
+    let cpu = json!({ "quota": 50000, "period": 100000, "burst": 30000, "shares": 700, "idle": 1 });
+    let bundle = sleeper(&case).set("/linux/resources/cpu", cpu);
+    case.start(&bundle);
+    let pid = case.pid(&bundle);
+    assert_eq!(cgroup::read(pid, "cpu", "cpu.cfs_burst_us", "cpu.max.burst"), "30000");
+    assert_eq!(cgroup::read(pid, "cpu", "cpu.idle", "cpu.idle"), "1");
+}
+
+#[test]
+fn swap_counts_together_with_memory() {
+    let case = Case::new();
+    needs!("memory");
+    let memory = json!({ "limit": 32 << 20, "swap": 48 << 20 });
+    let bundle = sleeper(&case).set("/linux/resources/memory", memory);
+    case.start(&bundle);
+    let swap =
+        cgroup::read(case.pid(&bundle), "memory", "memory.memsw.limit_in_bytes", "memory.swap.max");
+    let wanted = if cgroup::layout() == cgroup::Layout::V2 { 16 << 20 } else { 48 << 20 };
+    assert_eq!(swap, wanted.to_string());
+}
+
+#[test]
+fn block_io_is_throttled_and_weighed() {
+    let case = Case::new();
+    differs!(case, ["crun"], "crun 1.8 knows blkio.weight alone");
+    let v2 = cgroup::layout() == cgroup::Layout::V2;
+    if !cgroup::has_controller(if v2 { "io" } else { "blkio" }) {
+        skip!("no block I/O controller on this host");
+    }
+    let Some((major, minor)) = disk() else { skip!("no disk on this host") };
+    let throttle = |rate: u64| json!([{ "major": major, "minor": minor, "rate": rate }]);
+    let io = json!({
+        "weight": 300,
+        "throttleReadBpsDevice": throttle(1_048_576),
+        "throttleWriteIOPSDevice": throttle(120),
+    });
+    let bundle = sleeper(&case).set("/linux/resources/blockIO", io);
+    let created = case.create(&bundle);
+    if created.stderr.contains("blockIO.weight") {
+        skip!("this kernel has no weights for block I/O");
+    }
+    created.quiet_success();
+    let pid = case.pid(&bundle);
+    let device = format!("{major}:{minor}");
+    if v2 {
+        let max = cgroup::read(pid, "io", "", "io.max");
+        assert_eq!(max, format!("{device} rbps=1048576 wbps=max riops=max wiops=120"));
+        return;
+    }
+    let read = |file| cgroup::read(pid, "blkio", file, "");
+    assert_eq!(read("blkio.throttle.read_bps_device"), format!("{device} 1048576"));
+    assert_eq!(read("blkio.throttle.write_iops_device"), format!("{device} 120"));
+    let weights = ["blkio.bfq.weight", "blkio.weight"];
+    let dir = cgroup::dir_of(pid, "blkio");
+    let weight = weights.into_iter().find(|file| dir.join(file).exists()).expect("a weight");
+    assert_eq!(read(weight), "300");
+}
+
+/// A disk's number.
+fn disk() -> Option<(u64, u64)> {
+    let mut disks = fs::read_dir("/sys/block").ok()?.flatten();
+    disks.find_map(|disk| {
+        let name = disk.file_name().to_string_lossy().into_owned();
+        let plain = ["vd", "sd", "nvme"].iter().any(|kind| name.starts_with(kind));
+        let text = fs::read_to_string(disk.path().join("dev")).ok().filter(|_| plain)?;
+        let (major, minor) = text.trim().split_once(':')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    })
+}

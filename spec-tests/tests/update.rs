@@ -171,8 +171,8 @@ fn shares_and_idle_are_written() {
     let bundle = sleeper(&case);
     update(&case, &bundle, ["--cpu-share", "2048"]).quiet_success();
     let share = file(&case, &bundle, "cpu", "cpu.shares", "cpu.weight");
-    // v2: the older conversion of 2048 gives 79, the newer one 167.
-    let known: &[&str] = if v2() { &["79", "167"] } else { &["2048"] };
+    // v2: the older conversion of 2048 gives 79, the newer one 174.
+    let known: &[&str] = if v2() { &["79", "174"] } else { &["2048"] };
     assert!(known.contains(&share.as_str()), "{share}");
     if case.runtime_is("runc") || case.runtime_is("crun") {
         return; // --cpu-idle is newer

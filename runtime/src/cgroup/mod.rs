@@ -21,7 +21,7 @@ use crate::error::{Context, Error, Result};
 use crate::sys;
 use crate::sys::fs;
 use driver::Driver;
-use host::{Hierarchy, Layout};
+use host::{Hierarchy, Host, Layout};
 use plan::CgroupPlan;
 use resources::{Sides, Write};
 use serde::{Deserialize, Serialize};
@@ -283,6 +283,35 @@ impl Cgroup {
     fn directory_for(&self, write: &Write) -> Result<BorrowedFd<'_>> {
         let found = self.holder(write.controller).map(|(_, directory)| directory);
         found.ok_or_else(|| write.refused("this host has no such controller"))
+    }
+
+    /// Turns to the v2 group below the container's in which process `pid` is, and opens it; `false`
+    /// if that is the container's own.
+    ///
+    /// # Errors
+    /// The process is outside the container's group.
+    pub fn follow(&mut self, pid: i32) -> Result<bool> {
+        let Some((place, fd)) = self.places.iter_mut().find(|(p, _)| p.unified) else {
+            return Ok(false);
+        };
+        let file = format!("/proc/{pid}/cgroup");
+        let table = std::fs::read_to_string(&file).wrap(|| format!("read {file}"))?;
+        let theirs = table.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        let host = Host::detect()?;
+        let mount = host.iter().flat_map(|h| &h.hierarchies).find(|h| h.unified).map(|h| &h.mount);
+        let path = mount.map(|mount| mount.join(theirs)).unwrap_or_default();
+        if !path.starts_with(&place.path) {
+            return Err(Error::new(format!(
+                "the container's first process is in cgroup /{theirs}, outside {}",
+                place.path.display()
+            )));
+        }
+        if path == place.path {
+            return Ok(false);
+        }
+        *fd = Some(open_directory(fs::CWD, &path)?);
+        place.path = path;
+        Ok(true)
     }
 
     fn configure(&self, plan: &CgroupPlan, layout: Layout) -> Result<()> {
