@@ -19,7 +19,7 @@ use crate::rootfs::sources;
 use crate::sync::{self, Child, FromChild, Parent, ToChild};
 use crate::sys::process::{self, Fork};
 use crate::sys::{fs, socket};
-use crate::{idmap, listener, namespaces, net_devices, notify, rlimits};
+use crate::{idmap, listener, lsm, namespaces, net_devices, notify, rlimits};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -85,6 +85,7 @@ pub fn launch(request: &Request<'_>, log: &Log) -> Result<Launched> {
     notify::plan(&mut plan, &request.root.join(request.id.as_str()))?;
     plan.fallbacks.iter().for_each(|f| log.debug(f));
     check_terminal(&plan.process, request.console_socket.as_deref(), request.foreground)?;
+    lsm::check_mount_label(&plan.rootfs)?;
     let output = Output::open(&plan.heeded)?;
     let container = Container::create(request.root, &request.id, record(&plan, &request.id))?;
     let mut half = Half { container, cgroup: None, child: None, output };

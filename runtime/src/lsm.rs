@@ -4,6 +4,7 @@
 //! could swallow them.
 
 use crate::error::{Context, Error, Result};
+use crate::plan::Rootfs;
 use crate::plan::process::Process;
 use crate::procfs::{self, Proc};
 use std::path::Path;
@@ -17,6 +18,17 @@ pub fn apply(process: &Process, proc: Option<&Proc>) -> Result<()> {
         selinux(label, proc).wrap(|| format!("process.selinuxLabel: {label:?}"))?;
     }
     Ok(())
+}
+
+/// Refuses a label for mounts where nothing would heed it: the file systems' own words for that
+/// tell of an unknown option.
+pub fn check_mount_label(plan: &Rootfs) -> Result<()> {
+    match &plan.mount_label {
+        Some(label) if !has_selinux() => Err(Error::new(format!(
+            "config.json: linux.mountLabel: {label:?}: SELinux is not enabled on this host"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Is AppArmor enabled on this host?

@@ -390,9 +390,6 @@ impl Rootfs {
             return Ok(Self::joined(path));
         }
         let mount_label = linux.mount_label().clone().filter(|label| !label.is_empty());
-        if mount_label.is_some() && !crate::lsm::has_selinux() {
-            return Err(unsupported("linux.mountLabel", "SELinux is not enabled on this host"));
-        }
         let label = mount_label.as_deref().map(|label| (heeded.mount_context(), label));
         let mut mounts = Vec::new();
         for (i, mount) in spec.mounts().iter().flatten().enumerate() {
