@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 use spec_tests::daemon::Daemon;
 use spec_tests::image::Image;
-use spec_tests::{Case, Outcome, find_program, runtime, skip};
+use spec_tests::{Case, Outcome, cgroup, find_program, runtime, skip};
 
 const IMAGE: &str = "docker.io/library/busybox:latest";
 
@@ -122,4 +122,38 @@ fn ctr_manages_a_running_task() {
     let removed = containerd.call(&["task", "rm", "t"]);
     assert!(removed.stderr.contains("exit code 137"), "{removed}");
     containerd.call(&["container", "rm", "t"]).success();
+}
+
+#[test]
+fn ctr_metrics_are_right_and_pauses_hold() {
+    let case = Case::new();
+    let containerd = containerd!(case);
+    let script = "head -c 16777216 /dev/zero > /dev/shm/x; i=0; \
+                  while :; do i=$((i+1)); echo $i > /dev/shm/count; done";
+    let flags = ["--detach", "--memory-limit", "67108864"];
+    containerd.run(&flags, "m", &["sh", "-c", script]).success();
+    let metric = |name: &str| {
+        let metrics = containerd.call(&["task", "metrics", "m"]);
+        let line = metrics.success().stdout.lines().find(|line| line.starts_with(name));
+        let line = line.unwrap_or_else(|| panic!("no {name}: {metrics}"));
+        let number = line.split_whitespace().last().expect("a number");
+        number.parse::<u64>().unwrap_or_else(|_| panic!("{line}"))
+    };
+    if cgroup::layout() == cgroup::Layout::V1 {
+        assert_eq!(metric("memory.limit_in_bytes"), 64 << 20);
+        assert!(spec_tests::wait_until(|| metric("memory.usage_in_bytes") > 16 << 20));
+        let before = metric("cpuacct.usage ");
+        assert!(spec_tests::wait_until(|| metric("cpuacct.usage ") > before));
+    }
+    containerd.call(&["task", "pause", "m"]).success();
+    let pid = containerd.call(&["task", "ls"]);
+    let line = pid.success().stdout.lines().find(|line| line.starts_with("m ")).expect("the task");
+    let pid = line.split_whitespace().nth(1).expect("a pid").to_owned();
+    let count = || fs::read_to_string(format!("/proc/{pid}/root/dev/shm/count"));
+    let held = count().expect("read the count");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(count().expect("read the count"), held, "it runs on");
+    containerd.call(&["task", "resume", "m"]).success();
+    assert!(spec_tests::wait_until(|| count().is_ok_and(|now| now != held)), "it stays");
+    containerd.call(&["task", "kill", "-s", "SIGKILL", "m"]).success();
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::json;
 use spec_tests::daemon::Daemon;
 use spec_tests::image::Image;
-use spec_tests::{Case, Outcome, differs, find_program, runtime, skip};
+use spec_tests::{Case, Outcome, cgroup, differs, find_program, runtime, skip};
 
 /// A dockerd of the case's own, with one image, `busybox`.
 struct Docker<'a> {
@@ -145,4 +145,65 @@ fn docker_limits_and_protects() {
         .run(&["--rm", "-t"], &["sh", "-c", "test -t 1 && echo on a terminal"])
         .success()
         .prints("on a terminal");
+}
+
+/// A file of a container's cgroup, by its v1 and its v2 name.
+fn limit(docker: &Docker<'_>, name: &str, controller: &str, v1: &str, v2: &str) -> String {
+    let pid = docker.call(&["inspect", "--format", "{{.State.Pid}}", name]);
+    let pid = pid.success().stdout.trim().parse().expect("a pid");
+    cgroup::read(pid, controller, v1, v2)
+}
+
+#[test]
+fn docker_updates_and_pauses() {
+    let case = Case::new();
+    let docker = docker!(case);
+    docker.run(&["-d", "--name", "one", "-m", "64m"], &["sleep", "1000"]).success();
+    let update = ["update", "-m", "96m", "--memory-swap", "128m", "--cpus", "0.5", "--pids-limit"];
+    docker.call(&[update.as_slice(), &["40", "one"]].concat()).success();
+    let read = |controller, v1, v2| limit(&docker, "one", controller, v1, v2);
+    assert_eq!(read("memory", "memory.limit_in_bytes", "memory.max"), "100663296");
+    assert_eq!(read("pids", "pids.max", "pids.max"), "40");
+    if cgroup::layout() == cgroup::Layout::V1 {
+        assert_eq!(read("memory", "memory.memsw.limit_in_bytes", ""), "134217728");
+        assert_eq!(read("cpu", "cpu.cfs_quota_us", ""), "50000");
+    }
+    docker.call(&["update", "-m", "32m", "--memory-swap", "32m", "one"]).success();
+    assert_eq!(read("memory", "memory.limit_in_bytes", "memory.max"), "33554432");
+    let state = || docker.call(&["inspect", "--format", "{{.State.Status}}", "one"]).stdout;
+    docker.call(&["pause", "one"]).success();
+    assert_eq!(state().trim(), "paused");
+    docker.call(&["exec", "one", "true"]).fails_with("paused");
+    docker.call(&["unpause", "one"]).success();
+    assert_eq!(state().trim(), "running");
+    docker.call(&["exec", "one", "true"]).success();
+}
+
+#[test]
+fn docker_stats_are_right() {
+    let case = Case::new();
+    let docker = docker!(case);
+    let script = "head -c 16777216 /dev/zero > /dev/shm/x; sleep 100 & exec sleep 100";
+    docker.run(&["-d", "--name", "one", "-m", "64m"], &["sh", "-c", script]).success();
+    let used = || limit(&docker, "one", "memory", "memory.usage_in_bytes", "memory.current");
+    let grown = || used().parse::<u64>().expect("a number") > 16 << 20;
+    assert!(spec_tests::wait_until(grown), "{}", used());
+    let format = "{{.PIDs}} {{.MemUsage}}";
+    let stats = docker.call(&["stats", "--no-stream", "--format", format, "one"]);
+    let words: Vec<&str> = stats.success().stdout.split_whitespace().collect();
+    assert_eq!((words[0], words[3]), ("2", "64MiB"), "{stats}");
+    let used: f64 = words[1].strip_suffix("MiB").expect("MiB").parse().expect("a number");
+    assert!((16.0..24.0).contains(&used), "{stats}");
+}
+
+#[test]
+fn docker_sees_an_oom_kill() {
+    let case = Case::new();
+    let docker = docker!(case);
+    let flags = ["--name", "one", "-m", "8m", "--memory-swap", "8m"];
+    // Neither at the first moment nor by its end: docker listens in between.
+    let script = "sleep 1; tail -c 100000000 /dev/zero; code=$?; sleep 2; exit $code";
+    docker.run(&flags, &["sh", "-c", script]).exits(137);
+    let killed = docker.call(&["inspect", "--format", "{{.State.OOMKilled}}", "one"]);
+    killed.success().prints("true");
 }

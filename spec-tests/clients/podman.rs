@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::json;
 use spec_tests::daemon::unmount_below;
 use spec_tests::image::Image;
-use spec_tests::{Case, Outcome, find_program, runtime, skip};
+use spec_tests::{Case, Outcome, cgroup, differs, find_program, runtime, skip};
 
 /// A podman that stores everything in the case's directory, with one image, `busybox`.
 struct Podman<'a> {
@@ -107,4 +107,53 @@ fn podman_limits() {
     let script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max";
     let flags = ["--rm", "-m", "64m", "--read-only", "--cgroupns=host"];
     podman.run(&flags, &["sh", "-c", script]).prints_part("67108864");
+}
+
+#[test]
+fn podman_updates_and_pauses() {
+    let case = Case::new();
+    differs!(case, ["crun"], "crun 1.8 makes a directory where cgroup v2 is not mounted");
+    let podman = podman!(case);
+    podman.run(&["-d", "--name", "u", "-m", "64m"], &["sleep", "1000"]).success();
+    let pid = podman.call(&["inspect", "--format", "{{.State.Pid}}", "u"]);
+    let pid = pid.success().stdout.trim().parse().expect("a pid");
+    // podman takes an update of v2 alone seriously; on v1 it has no flag for processes.
+    podman.call(&["update", "-m", "96m", "--cpus", "0.5", "u"]).success();
+    let read = |controller, v1, v2| cgroup::read(pid, controller, v1, v2);
+    assert_eq!(read("memory", "memory.limit_in_bytes", "memory.max"), "100663296");
+    if cgroup::layout() == cgroup::Layout::V1 {
+        assert_eq!(read("cpu", "cpu.cfs_quota_us", ""), "50000");
+    }
+    let state = || podman.call(&["inspect", "--format", "{{.State.Status}}", "u"]).stdout;
+    podman.call(&["pause", "u"]).success();
+    assert_eq!(state().trim(), "paused");
+    podman.call(&["unpause", "u"]).success();
+    assert_eq!(state().trim(), "running");
+    podman.call(&["exec", "u", "true"]).success();
+}
+
+#[test]
+fn podman_stats_are_right() {
+    let case = Case::new();
+    let podman = podman!(case);
+    let script = "head -c 16777216 /dev/zero > /dev/shm/x; sleep 100 & echo ready; exec sleep 100";
+    podman.run(&["-d", "--name", "s", "-m", "64m"], &["sh", "-c", script]).success();
+    let ready = || podman.call(&["logs", "s"]).stdout.contains("ready");
+    assert!(spec_tests::wait_until(ready));
+    let stats = podman.call(&["stats", "--no-stream", "--format", "json", "s"]);
+    let stats = stats.success().json();
+    assert_eq!(stats[0]["pids"], "2", "{stats}");
+    let usage = stats[0]["mem_usage"].as_str().expect("text");
+    let (used, limit) = usage.split_once(" / ").expect("use and limit");
+    assert_eq!(limit, "67.11MB", "{stats}");
+    let used: f64 = used.strip_suffix("MB").expect("MB").parse().expect("a number");
+    assert!((16.7..25.0).contains(&used), "{stats}");
+}
+
+#[test]
+fn podman_sees_an_oom_kill() {
+    let case = Case::new();
+    let podman = podman!(case);
+    let flags = ["--name", "o", "-m", "8m", "--memory-swap", "8m"];
+    podman.run(&flags, &["tail", "-c", "100000000", "/dev/zero"]).exits(137);
 }
