@@ -11,6 +11,8 @@ use std::path::PathBuf;
 /// Executes containers from OCI bundles.
 #[derive(Debug, Parser)]
 #[command(name = "runtime", disable_version_flag = true, arg_required_else_help = true)]
+// As with Go's flags, the last of several wins: podman says --leave-running twice.
+#[command(args_override_self = true)]
 pub struct Cli {
     /// Directory for the state of containers; it should be on a tmpfs
     #[arg(long, value_name = "DIR")]

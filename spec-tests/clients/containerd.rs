@@ -4,9 +4,10 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
+use spec_tests::criu::{self, COUNTER, count_by};
 use spec_tests::daemon::Daemon;
 use spec_tests::image::Image;
-use spec_tests::{Case, Outcome, cgroup, find_program, runtime, skip};
+use spec_tests::{Case, Outcome, cgroup, find_program, runtime, skip, wait_until};
 
 const IMAGE: &str = "docker.io/library/busybox:latest";
 
@@ -156,4 +157,25 @@ fn ctr_metrics_are_right_and_pauses_hold() {
     containerd.call(&["task", "resume", "m"]).success();
     assert!(spec_tests::wait_until(|| count().is_ok_and(|now| now != held)), "it stays");
     containerd.call(&["task", "kill", "-s", "SIGKILL", "m"]).success();
+}
+
+#[test]
+fn ctr_checkpoints_and_restores() {
+    let case = Case::new();
+    if let Err(reason) = criu::works() {
+        skip!("{reason}");
+    }
+    let containerd = containerd!(case);
+    containerd.run(&["--detach"], "c", &["sh", "-c", COUNTER]).success();
+    let count = |exec: &str| {
+        count_by(|| containerd.call(&["task", "exec", "--exec-id", exec, "c", "cat", "/count"]))
+    };
+    let before = count("one");
+    containerd.call(&["container", "checkpoint", "--rw", "--task", "c", "saved"]).success();
+    containerd.call(&["task", "kill", "--signal", "KILL", "c"]).success();
+    assert!(wait_until(|| containerd.call(&["task", "rm", "c"]).code() == 0));
+    containerd.call(&["container", "rm", "c"]).success();
+    containerd.call(&["container", "restore", "--rw", "--live", "c", "saved"]).success();
+    let after = count("two");
+    assert!(after > before, "{after} after {before}");
 }

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use serde_json::json;
+use spec_tests::criu::{self, COUNTER, count_by};
 use spec_tests::daemon::Daemon;
 use spec_tests::image::Image;
 use spec_tests::{Case, Outcome, cgroup, differs, find_program, runtime, skip};
@@ -24,7 +25,7 @@ impl Docker<'_> {
         command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
         command.arg("--pidfile").arg(dir.join("pid"));
         command.arg("-H").arg(format!("unix://{}", dir.join("sock").display()));
-        command.args(["--iptables=false", "--ip6tables=false", "--bridge=none"]);
+        command.args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--experimental"]);
         command.arg(format!("--add-runtime=ours={}", runtime().display()));
         let daemon = Daemon::start(command, &dir, || {
             let version = docker(case).arg("version").output();
@@ -206,4 +207,22 @@ fn docker_sees_an_oom_kill() {
     docker.run(&flags, &["sh", "-c", script]).exits(137);
     let killed = docker.call(&["inspect", "--format", "{{.State.OOMKilled}}", "one"]);
     killed.success().prints("true");
+}
+
+#[test]
+fn docker_checkpoints_and_restores() {
+    let case = Case::new();
+    if let Err(reason) = criu::works() {
+        skip!("{reason}");
+    }
+    let docker = docker!(case);
+    docker.run(&["-d", "--name", "counter"], &["sh", "-c", COUNTER]).success();
+    let count = || count_by(|| docker.call(&["exec", "counter", "cat", "/count"]));
+    let before = count();
+    docker.call(&["checkpoint", "create", "counter", "one"]).success();
+    let status = docker.call(&["inspect", "--format", "{{.State.Status}}", "counter"]);
+    status.success().prints("exited");
+    docker.call(&["start", "--checkpoint", "one", "counter"]).success();
+    let after = count();
+    assert!(after > before, "{after} after {before}");
 }

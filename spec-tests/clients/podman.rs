@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use serde_json::json;
+use spec_tests::criu::{self, COUNTER, count_by};
 use spec_tests::daemon::unmount_below;
 use spec_tests::image::Image;
 use spec_tests::{Case, Outcome, cgroup, differs, find_program, runtime, skip};
@@ -156,4 +157,33 @@ fn podman_sees_an_oom_kill() {
     let podman = podman!(case);
     let flags = ["--name", "o", "-m", "8m", "--memory-swap", "8m"];
     podman.run(&flags, &["tail", "-c", "100000000", "/dev/zero"]).exits(137);
+}
+
+#[test]
+fn podman_checkpoints_and_restores() {
+    let case = Case::new();
+    if let Err(reason) = criu::works() {
+        skip!("{reason}");
+    }
+    let podman = podman!(case);
+    podman.run(&["-d", "--name", "c"], &["sh", "-c", COUNTER]).success();
+    let count = |name: &str| count_by(|| podman.call(&["exec", name, "cat", "/count"]));
+    let status = |name: &str| podman.call(&["inspect", "--format", "{{.State.Status}}", name]);
+    let first = count("c");
+    podman.call(&["container", "checkpoint", "--leave-running", "c"]).success();
+    status("c").prints("running");
+    podman.call(&["container", "checkpoint", "c"]).success();
+    status("c").prints("exited");
+    podman.call(&["container", "restore", "c"]).success();
+    status("c").prints("running");
+    let second = count("c");
+    assert!(second > first, "{second} after {first}");
+    // By a file, under another name, and back from nothing but that file.
+    let file = case.dir().join("c.tar.gz");
+    let file = file.to_str().expect("UTF-8");
+    podman.call(&["container", "checkpoint", "--export", file, "c"]).success();
+    podman.call(&["rm", "c"]).success();
+    podman.call(&["container", "restore", "--import", file, "--name", "d"]).success();
+    let third = count("d");
+    assert!(third > second, "{third} after {second}");
 }

@@ -123,3 +123,13 @@ pub fn assert_counts_on(bundle: &Bundle, before: u64) {
     let after = count(bundle);
     assert!(after > before, "it was at {before}, and is at {after}");
 }
+
+/// What [`COUNTER`] has reached, asked of an engine: `cat` runs `cat /count` in the container.
+pub fn count_by(cat: impl Fn() -> Outcome) -> u64 {
+    let mut count = 0;
+    wait_until(|| {
+        count = cat().stdout.trim().parse().unwrap_or(0);
+        count > 0
+    });
+    count
+}

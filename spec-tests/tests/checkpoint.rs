@@ -38,6 +38,24 @@ fn an_option_without_its_value_says_so_in_the_words_that_podman_looks_for() {
 }
 
 #[test]
+fn an_option_may_come_twice_as_podman_passes_it() {
+    let case = Case::new();
+    let bundle = case.bundle().args(["sleep", "100"]);
+    let mut command = case.command();
+    command.args(["checkpoint", "--leave-running", "--leave-running", "--work-path", "/nowhere"]);
+    command.arg("--work-path").arg(case.dir()).arg(&bundle.id);
+    let text = if case.runtime_is("crun") { &*bundle.id } else { "does not exist" };
+    case.outcome(command).exits(1).fails_with(text);
+    case.start(&bundle);
+    let env = case.exec(
+        &bundle,
+        ["--env", "A=1", "--env", "B=2", "--cwd", "/x", "--cwd", "/"],
+        ["sh", "-c", "echo $A$B; pwd"],
+    );
+    env.quiet_success().prints("12\n/");
+}
+
+#[test]
 fn a_container_that_is_not_there_cannot_be_checkpointed() {
     let case = Case::new();
     let mut command = case.command();

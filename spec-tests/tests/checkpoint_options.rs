@@ -231,7 +231,7 @@ fn pages_go_to_a_page_server() {
     let server =
         Server::start(&["page-server", "-D", dir, "--port", &port, "-v4", "-o", "server.log"]);
     let ready = || fs::read_to_string(images.dir.join("server.log")).unwrap_or_default();
-    assert!(wait_until(|| ready().contains("Waiting for connection")), "{}", ready());
+    assert!(wait_until(|| ready().contains("Starting page server")), "{}", ready());
     let address = format!("127.0.0.1:{port}");
     images.checkpoint(&bundle, &["--page-server", &address]).quiet_success();
     server.finish();
