@@ -63,6 +63,15 @@ bench: build packages ## Time the runtime beside crun and runc, and write docs/b
 conformance: build ## Run the programs of a built runtime-tools checkout: RUNTIME_TOOLS=DIR [PEERS="runc crun"]
 	@spec-tests/v1-view spec-tests/conformance "$(RUNTIME_TOOLS)" "$(BIN)/runtime" $(PEERS)
 
+.PHONY: features
+features: ## Write the feature table in docs/conformance.md from spec-tests/features
+	@cargo run -q --locked -p spec-tests --bin feature-table -- write
+	@cargo run -q --locked -p spec-tests --bin feature-table -- check
+
+.PHONY: mutate
+mutate: ## Break COUNT rows of the feature table, drawn by SEED, and see their tests red
+	@spec-tests/mutate "$(or $(SEED),$(shell date +%s))" "$(or $(COUNT),40)"
+
 .PHONY: install
 install: build ## Install below PREFIX; honours DESTDIR and PROGRAM_PREFIX
 	@BIN=$(BIN) DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' PROGRAM_PREFIX='$(PROGRAM_PREFIX)' \

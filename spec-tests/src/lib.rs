@@ -25,6 +25,7 @@ mod config;
 pub mod console;
 pub mod criu;
 pub mod daemon;
+pub mod features;
 pub mod image;
 mod leak;
 mod program;
