@@ -2,6 +2,7 @@
 
 mod criu;
 
+use crate::cgroup::plan::Cgroups;
 use crate::cli::{self, Cli, Verb};
 use crate::container::{self, ContainerId};
 use crate::error::{Context, Error, Kind, Result};
@@ -109,8 +110,7 @@ pub fn run(cli: Cli, program: &str, log: &Log) -> Result<i32> {
     Ok(0)
 }
 
-fn cgroups(cli: &Cli) -> crate::plan::Cgroups {
-    use crate::plan::Cgroups;
+fn cgroups(cli: &Cli) -> Cgroups {
     let user = crate::sys::process::euid() != 0;
     match (cli.cgroup_manager, cli.rootless) {
         (cli::CgroupManager::Disabled, _) => Cgroups::None,

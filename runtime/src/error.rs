@@ -98,7 +98,7 @@ impl<T> Context<T> for std::io::Result<T> {
         self.map_err(|e| {
             let kind = e.raw_os_error().map_or(Kind::Other, Kind::Errno);
             let cause = match e.raw_os_error() {
-                Some(errno) => crate::sys::describe(errno),
+                Some(errno) => crate::errno::describe(errno),
                 None => e.to_string(),
             };
             Error::of(kind, cause).wrap(intent())

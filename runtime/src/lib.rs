@@ -31,6 +31,7 @@ pub mod create;
 pub mod criu;
 pub mod delete;
 pub mod dispatch;
+pub mod errno;
 pub mod error;
 pub mod events;
 pub mod exec;

@@ -7,12 +7,31 @@ use super::resources;
 use super::systemd::properties::{self, Property};
 use super::systemd::{self, unit};
 use crate::error::{Error, Result};
-use crate::plan::Cgroups;
-use crate::plan::namespaces::{Kind, Namespaces};
 use oci_spec::runtime::{Linux, LinuxResources};
 use serde::Serialize;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+
+/// Whether control groups are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub enum Cgroups {
+    /// They are; what hinders it is an error.
+    #[default]
+    Required,
+    /// They are if the caller may, and if the configuration asks for no limit they may be missing.
+    IfAllowed,
+    /// The latter as root of a user namespace, else the former.
+    Auto,
+    /// They are not.
+    None,
+}
+
+impl Cgroups {
+    /// May they be missing where permission is? Asked only once it is.
+    pub fn may_be_missing(self) -> bool {
+        self == Self::IfAllowed || (self == Self::Auto && crate::rootless::in_user_namespace())
+    }
+}
 
 /// Which groups to make and what to write into them.
 #[derive(Debug, Serialize)]
@@ -36,10 +55,11 @@ pub struct CgroupPlan {
 }
 
 impl CgroupPlan {
-    /// Checks the two properties against what the host has.
+    /// Checks the two properties against what the host has. `namespace`: does the container get a
+    /// cgroup namespace of its own?
     pub fn new(
         linux: &Linux,
-        namespaces: &Namespaces,
+        namespace: bool,
         wanted: Cgroups,
         systemd: Option<systemd::Wanted>,
         fallbacks: &mut Vec<String>,
@@ -56,7 +76,6 @@ impl CgroupPlan {
             None => fallbacks.push("no cgroup hierarchy is mounted: no cgroup is made".into()),
         }
         let devices = Rule::all(resources.devices().as_deref())?;
-        let namespace = namespaces.has(Kind::Cgroup);
         Ok(Self { path, systemd, resources, devices, namespace, host, wanted })
     }
 
@@ -172,7 +191,7 @@ mod tests {
 
     fn plan(path: &str) -> Result<CgroupPlan> {
         let linux: Linux = serde_json::from_str(&format!(r#"{{"cgroupsPath":{path:?}}}"#)).unwrap();
-        CgroupPlan::new(&linux, &Namespaces::default(), Cgroups::Required, None, &mut Vec::new())
+        CgroupPlan::new(&linux, false, Cgroups::Required, None, &mut Vec::new())
     }
 
     fn hierarchy(own: &str, unified: bool) -> Hierarchy {

@@ -10,6 +10,7 @@ pub mod outside;
 pub mod rpc;
 
 use crate::cgroup::Cgroup;
+use crate::errno;
 use crate::error::{Context, Error, Result};
 use crate::sys::process::{self, Fork};
 use crate::sys::{self, fs, signal, socket};
@@ -237,7 +238,7 @@ pub fn require(features: Features, option: &str) -> Result<()> {
 pub fn failure(what: &str, response: &Response, log: &Path) -> Error {
     let text = std::fs::read(log).unwrap_or_default();
     let said = last_error(&String::from_utf8_lossy(&text)).or_else(|| response.cr_errmsg.clone());
-    let errno = response.cr_errno.filter(|n| *n != 0).map(|n| sys::describe(n.abs()));
+    let errno = response.cr_errno.filter(|n| *n != 0).map(|n| errno::describe(n.abs()));
     let why = said.or(errno).unwrap_or_else(|| "it does not say why".into());
     Error::new(format!("criu {what} failed: {}; the whole log is {}", why.trim(), log.display()))
 }

@@ -18,7 +18,7 @@ pub mod rdt;
 pub mod seccomp;
 pub mod show;
 
-use crate::cgroup::plan::{CgroupPlan, cgroups_path};
+use crate::cgroup::plan::{CgroupPlan, Cgroups, cgroups_path};
 use crate::cgroup::systemd;
 use crate::cgroup::systemd::bus::Bus;
 use crate::error::{Context, Error, Result};
@@ -60,27 +60,6 @@ pub enum Systemd {
     System,
     /// That of the user with this id, as it is outside of our user namespace.
     User(u32),
-}
-
-/// Whether control groups are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub enum Cgroups {
-    /// They are; what hinders it is an error.
-    #[default]
-    Required,
-    /// They are if the caller may, and if the configuration asks for no limit they may be missing.
-    IfAllowed,
-    /// The latter as root of a user namespace, else the former.
-    Auto,
-    /// They are not.
-    None,
-}
-
-impl Cgroups {
-    /// May they be missing where permission is? Asked only once it is.
-    pub fn may_be_missing(self) -> bool {
-        self == Self::IfAllowed || (self == Self::Auto && crate::rootless::in_user_namespace())
-    }
 }
 
 /// Everything that is to be done to make the container.
@@ -182,7 +161,8 @@ impl Plan {
             Process::new(process, linux, &heeded, options).wrap(|| "config.json: process")?;
         let seccomp = Seccomp::new(linux, spec.annotations().as_ref())?;
         let systemd = systemd_wanted(linux, &annotations, options)?;
-        let cgroup = CgroupPlan::new(linux, &namespaces, options.cgroups, systemd, &mut fallbacks)?;
+        let own = namespaces.has(Kind::Cgroup);
+        let cgroup = CgroupPlan::new(linux, own, options.cgroups, systemd, &mut fallbacks)?;
         check_uts(&spec, &namespaces)?;
         if namespaces.joins(Kind::Mount) && spec.mounts().as_ref().is_some_and(|m| !m.is_empty()) {
             fallbacks.push(

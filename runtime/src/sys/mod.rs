@@ -21,73 +21,10 @@ pub mod signal;
 pub mod socket;
 pub mod tty;
 
+use crate::errno::describe;
 use crate::error::{Error, Kind, Result};
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::{FromRawFd, OwnedFd};
-
-/// Names of the errnos that container work meets; the others are shown by number.
-const NAMES: &[(i32, &str)] = &[
-    (libc::E2BIG, "E2BIG"),
-    (libc::EACCES, "EACCES"),
-    (libc::EAGAIN, "EAGAIN"),
-    (libc::EBADF, "EBADF"),
-    (libc::EBUSY, "EBUSY"),
-    (libc::ECHILD, "ECHILD"),
-    (libc::ECONNREFUSED, "ECONNREFUSED"),
-    (libc::EEXIST, "EEXIST"),
-    (libc::EFAULT, "EFAULT"),
-    (libc::EFBIG, "EFBIG"),
-    (libc::EINTR, "EINTR"),
-    (libc::EINVAL, "EINVAL"),
-    (libc::EIO, "EIO"),
-    (libc::EISDIR, "EISDIR"),
-    (libc::ELOOP, "ELOOP"),
-    (libc::EMFILE, "EMFILE"),
-    (libc::EMLINK, "EMLINK"),
-    (libc::ENAMETOOLONG, "ENAMETOOLONG"),
-    (libc::ENFILE, "ENFILE"),
-    (libc::ENODEV, "ENODEV"),
-    (libc::ENOENT, "ENOENT"),
-    (libc::ENOEXEC, "ENOEXEC"),
-    (libc::ENOMEM, "ENOMEM"),
-    (libc::ENOSPC, "ENOSPC"),
-    (libc::ENOSYS, "ENOSYS"),
-    (libc::ENOTCONN, "ENOTCONN"),
-    (libc::ENOTDIR, "ENOTDIR"),
-    (libc::ENOTEMPTY, "ENOTEMPTY"),
-    (libc::ENOTSUP, "ENOTSUP"),
-    (libc::ENOTTY, "ENOTTY"),
-    (libc::ENXIO, "ENXIO"),
-    (libc::EOVERFLOW, "EOVERFLOW"),
-    (libc::EPERM, "EPERM"),
-    (libc::EPIPE, "EPIPE"),
-    (libc::ERANGE, "ERANGE"),
-    (libc::EROFS, "EROFS"),
-    (libc::ESRCH, "ESRCH"),
-    (libc::ETIMEDOUT, "ETIMEDOUT"),
-    (libc::ETXTBSY, "ETXTBSY"),
-    (libc::EUSERS, "EUSERS"),
-    (libc::EXDEV, "EXDEV"),
-];
-
-/// An errno in words and by name, in lower case because engines match on the words:
-/// `no such file or directory (ENOENT)`.
-pub fn describe(errno: i32) -> String {
-    let mut buffer = [0 as libc::c_char; 256];
-    // SAFETY: the buffer is writable for its whole length, and strerror_r terminates it.
-    let words = unsafe {
-        libc::strerror_r(errno, buffer.as_mut_ptr(), buffer.len());
-        CStr::from_ptr(buffer.as_ptr()).to_string_lossy().into_owned()
-    };
-    let mut words = words;
-    if let Some(first) = words.get_mut(0..1) {
-        first.make_ascii_lowercase();
-    }
-    match NAMES.iter().find(|(number, _)| *number == errno) {
-        Some((_, name)) => format!("{words} ({name})"),
-        None => format!("{words} (errno {errno})"),
-    }
-}
 
 /// The errno that the last failing call of this thread left.
 fn errno() -> i32 {
@@ -137,12 +74,6 @@ pub fn cpath(path: impl AsRef<std::path::Path>) -> Result<CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn errno_is_named_in_lower_case() {
-        assert_eq!(describe(libc::EPERM), "operation not permitted (EPERM)");
-        assert!(describe(4095).ends_with("(errno 4095)"));
-    }
 
     #[test]
     fn nul_is_refused() {
