@@ -63,6 +63,10 @@ bench: build packages ## Time the runtime beside crun and runc, and write docs/b
 conformance: build ## Run the programs of a built runtime-tools checkout: RUNTIME_TOOLS=DIR [PEERS="runc crun"]
 	@spec-tests/v1-view spec-tests/conformance "$(RUNTIME_TOOLS)" "$(BIN)/runtime" $(PEERS)
 
+.PHONY: vm-conformance
+vm-conformance: build ## The same in the Debian virtual machine
+	@RUNTIME_TOOLS="$(realpath $(RUNTIME_TOOLS))" spec-tests/vm/run $(BIN)
+
 .PHONY: features
 features: ## Write the feature table in docs/conformance.md from spec-tests/features
 	@cargo run -q --locked -p spec-tests --bin feature-table -- write
