@@ -30,6 +30,7 @@ pub mod image;
 mod leak;
 mod program;
 pub mod registry;
+pub mod shape;
 mod skip;
 mod tools;
 pub mod user_namespace;
