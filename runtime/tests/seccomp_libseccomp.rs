@@ -344,28 +344,77 @@ fn fastest(profile: &LinuxSeccomp) -> Duration {
     (0..100).map(|_| once()).min().unwrap_or_default()
 }
 
+/// The profile that podman, buildah and CRI-O hand out (docker's, with a few names more), as they
+/// resolve it for a container without capabilities on x86-64; `None` where it is not installed.
+fn engines_profile() -> Option<LinuxSeccomp> {
+    let text = std::fs::read("/usr/share/containers/seccomp.json").ok()?;
+    let mut profile: Value = serde_json::from_slice(&text).expect("JSON");
+    let arches = |set: &Value, key: &str| -> Option<bool> {
+        let list = set[key]["arches"].as_array().filter(|list| !list.is_empty())?;
+        Some(list.iter().any(|arch| ["amd64", "x86", "x32"].iter().any(|own| arch == own)))
+    };
+    let counts = |set: &Value| {
+        let needs_capability = set["includes"]["caps"].as_array().is_some_and(|c| !c.is_empty());
+        !needs_capability
+            && arches(set, "includes").unwrap_or(true)
+            && !arches(set, "excludes").unwrap_or(false)
+    };
+    let object = profile.as_object_mut()?;
+    object.remove("archMap");
+    object.insert("architectures".into(), json!(["SCMP_ARCH_X86", "SCMP_ARCH_X32"]));
+    // Error numbers are given by name, too: the numbers count.
+    for key in ["defaultErrno", "defaultErrnoRet"] {
+        object.remove(key);
+    }
+    let sets = object.get_mut("syscalls")?.as_array_mut()?;
+    sets.retain(counts);
+    for set in sets.iter_mut().filter_map(Value::as_object_mut) {
+        for key in ["includes", "excludes", "comment", "errno"] {
+            set.remove(key);
+        }
+        if set.get("args").is_some_and(Value::is_null) {
+            set.remove("args");
+        }
+    }
+    Some(serde_json::from_value(profile).expect("a profile"))
+}
+
+/// Compares answers, and what they cost: `steps()` of libseccomp's program alone, though runc runs
+/// another in front of it.
+fn judge(name: &str, profile: &LinuxSeccomp) {
+    let mut tally = Tally::default();
+    let Some((ours, theirs)) = compared(&mut tally, profile, Arch::ScmpArchX86_64) else {
+        return;
+    };
+    assert_eq!(tally.differences, Vec::<String>::new(), "{name}");
+    println!("{name}: {} cases", tally.cases);
+    println!("  compiled in {:?}", fastest(profile));
+    println!("  {} instructions, {} there", ours.program.len(), theirs.program.len());
+    for arch in [Arch::ScmpArchX86_64, Arch::ScmpArchX86] {
+        let (our, their) = (steps(&ours.program, arch), steps(&theirs.program, arch));
+        println!(
+            "  {arch}: instructions per call: mean {:.1} max {}, libseccomp's {:.1} and {}",
+            our.0, our.1, their.0, their.1
+        );
+        assert!(our.0 <= their.0 && our.1 <= their.1, "{name} {arch}");
+    }
+}
+
 #[test]
 fn a_profile_like_dockers_gets_the_same_answers_in_fewer_steps() {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/seccomp/profile.json");
     let more = std::env::var_os("SECCOMP_PROFILES").unwrap_or_default();
     let more = std::env::split_paths(&more).filter(|path| !path.as_os_str().is_empty());
     for path in std::iter::once(own).chain(more) {
-        let mut tally = Tally::default();
-        let Some((ours, theirs)) = compared(&mut tally, &load(&path), Arch::ScmpArchX86_64) else {
-            return;
-        };
-        assert_eq!(tally.differences, Vec::<String>::new(), "{}", path.display());
-        println!("{}: {} cases", path.display(), tally.cases);
-        println!("  compiled in {:?}", fastest(&load(&path)));
-        println!("  {} instructions, {} there", ours.program.len(), theirs.program.len());
-        for arch in [Arch::ScmpArchX86_64, Arch::ScmpArchX86] {
-            let (our, their) = (steps(&ours.program, arch), steps(&theirs.program, arch));
-            println!(
-                "  {arch}: steps mean {:.1} max {}, there {:.1} {}",
-                our.0, our.1, their.0, their.1
-            );
-            assert!(our.0 <= their.0 && our.1 <= their.1);
-        }
+        judge(&path.display().to_string(), &load(&path));
+    }
+}
+
+#[test]
+fn the_profile_of_the_installed_engines_gets_the_same_answers_in_fewer_steps() {
+    match engines_profile() {
+        Some(profile) => judge("/usr/share/containers/seccomp.json", &profile),
+        None => eprintln!("skipped: /usr/share/containers/seccomp.json is not installed"),
     }
 }
 
@@ -401,6 +450,109 @@ fn every_architecture_gets_the_same_answers() {
             assert_eq!(tally.differences, Vec::<String>::new(), "{} {action}", family[0]);
         }
     }
+}
+
+/// A profile of many calls: every action, error numbers, architectures, and arguments compared
+/// where both programs are exact.
+fn random_whole_profile(random: &mut Random, names: &[String]) -> (LinuxSeccomp, Arch) {
+    use Arch::*;
+    const FAMILIES: [&[Arch]; 9] = [
+        &[ScmpArchX86_64, ScmpArchX86, ScmpArchX32],
+        &[ScmpArchX86_64, ScmpArchX86],
+        &[ScmpArchX86_64],
+        &[ScmpArchAarch64, ScmpArchArm],
+        &[ScmpArchMipsel64, ScmpArchMipsel],
+        &[ScmpArchPpc64le],
+        &[ScmpArchS390x, ScmpArchS390],
+        &[ScmpArchRiscv64],
+        &[ScmpArchArm],
+    ];
+    const ACTIONS: [&str; 9] =
+        ["ALLOW", "ERRNO", "TRACE", "LOG", "TRAP", "KILL", "KILL_THREAD", "KILL_PROCESS", "NOTIFY"];
+    let action = |random: &mut Random, all: &[&str]| all[random.below(all.len())].to_owned();
+    let errno = |random: &mut Random, action: &str| match action {
+        "ERRNO" => json!([1, 38, 95, 4094][random.below(4)]),
+        "TRACE" => json!([0, 1, 77, 0xffff][random.below(4)]),
+        _ => Value::Null,
+    };
+    let mut sets = Vec::new();
+    for _ in 0..1 + random.below(8) {
+        let action = action(random, &ACTIONS);
+        let mut listed = BTreeSet::new();
+        for _ in 0..1 + random.below(40) {
+            listed.insert(names[random.below(names.len())].clone());
+        }
+        let mut args: Vec<Value> = Vec::new();
+        for index in 0..6 {
+            if random.below(12) == 0 {
+                let op = ["EQ", "MASKED_EQ"][random.below(2)];
+                let value = [0, 1, 0x8000_0000, 0x7_0000_0001, u64::MAX][random.below(5)];
+                args.push(json!({ "index": index, "op": format!("SCMP_CMP_{op}"),
+                                  "value": value, "valueTwo": random.below(3) }));
+            }
+        }
+        sets.push(json!({ "names": listed, "action": format!("SCMP_ACT_{action}"),
+                          "errnoRet": errno(random, &action), "args": args }));
+    }
+    let default = action(random, &ACTIONS[..8]);
+    let family = FAMILIES[random.below(FAMILIES.len())];
+    let profile = json!({
+        "defaultAction": format!("SCMP_ACT_{default}"),
+        "defaultErrnoRet": errno(random, &default),
+        "listenerPath": "/run/agent.sock",
+        "syscalls": sets,
+    });
+    let mut profile: LinuxSeccomp = serde_json::from_value(profile).expect("a profile");
+    profile.set_architectures(Some(family[1..].to_vec()));
+    (profile, family[0])
+}
+
+/// The profile's names, but for those by which a listener is handed over, and those that the
+/// installed library is too old for.
+fn all_names() -> Vec<String> {
+    let profile = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/seccomp/profile.json"));
+    let sets = profile.syscalls().iter().flatten();
+    let names = sets.flat_map(|set| set.names().iter().cloned());
+    let handshake = runtime::seccomp::HANDSHAKE;
+    // On Arm the library knows the last one by another name only.
+    let other = [&handshake[..], &CHANGED, &["sync_file_range2"]].concat();
+    names.filter(|name| !other.contains(&name.as_str())).collect()
+}
+
+/// `SECCOMP_SEED` (7) chooses the profiles, `SECCOMP_ROUNDS` (60) says how many.
+#[test]
+fn random_profiles_of_all_actions_and_architectures_get_the_same_answers() {
+    let number = |name: &str, default: u64| {
+        std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+    };
+    let seed = number("SECCOMP_SEED", 7);
+    let Some(mut library) = Libseccomp::start() else { return };
+    let (mut random, names) = (Random(seed), all_names());
+    let (mut cases, mut refused, mut endless) = (0, 0, 0);
+    for round in 0..number("SECCOMP_ROUNDS", 60) {
+        let (profile, native) = random_whole_profile(&mut random, &names);
+        let at = format!("seed {seed}, round {round}: {profile:?}");
+        let Some(first) = library.compile(&profile, native) else {
+            endless += 1;
+            continue;
+        };
+        let profile = without(&profile, &first.unknown);
+        let Some(theirs) = library.compile(&profile, native) else { continue };
+        match (compile(&profile, native), &theirs.refused) {
+            (Ok(ours), None) => {
+                let mut tally = Tally::default();
+                tally.compare(&profile, native, &ours, &theirs);
+                assert_eq!(tally.differences, Vec::<String>::new(), "{at}");
+                cases += tally.cases;
+            }
+            (Err(_), Some(_)) => refused += 1,
+            (ours, theirs) => panic!("{:?}, libseccomp {theirs:?}: {at}", ours.err()),
+        }
+    }
+    println!(
+        "seed {seed}: {cases} cases, {refused} profiles refused by both, {endless} endless there"
+    );
+    assert!(cases > 0);
 }
 
 /// One profile of a few rules on one call, that overlap and contradict each other.

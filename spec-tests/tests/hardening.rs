@@ -76,7 +76,7 @@ const HOLD_AND_WRITE: &str = "while :; do for p in /proc/[0-9]*; do \
      cat /tmp/gate >/dev/null; i=0; \
      while [ $i -lt 30 ]; do i=$((i+1)); sleep 0.02; \
      { echo EVIL >/proc/self/fd/9; } 2>/dev/null && echo overwritten && break; done; \
-     exec 9<&-; done; done";
+     exec 9<&-; echo let go; done; done";
 
 #[test]
 fn cve_2019_5736_a_program_that_is_held_open_stays_as_it_is() {
@@ -98,8 +98,14 @@ fn cve_2019_5736_a_program_that_is_held_open_stays_as_it_is() {
     let dir = attacker.dir.to_str().expect("UTF-8");
     let started = call(&["run", "--detach", "--bundle", dir, &attacker.id]);
     started.success();
+    // While another copy runs, nobody can write to it: let the attacker finish.
+    let finish = || {
+        let count = |text: &str| started.stdout_now().matches(text).count();
+        spec_tests::wait_until(|| count("caught") == count("let go"));
+    };
     for entry in ["/proc/self/exe", "/bin/evil"] {
         call(&[&["exec", &attacker.id, entry], &WAIT[..]].concat());
+        finish();
     }
     // A first process is the runtime for a while, too; here it is seen by its neighbour.
     let pid = case.pid(&attacker);
@@ -109,6 +115,7 @@ fn cve_2019_5736_a_program_that_is_held_open_stays_as_it_is() {
     second.write();
     let dir = second.dir.to_str().expect("UTF-8");
     call(&["run", "--bundle", dir, &second.id]);
+    finish();
     call(&["delete", "--force", &attacker.id]).success();
     let seen = started.stdout_now();
     assert!(!seen.contains("overwritten"), "{seen}");
@@ -278,6 +285,10 @@ fn cve_2024_45310_a_target_with_dots_stays_inside() {
     let dir = outside(&case);
     let target = format!("/a/../../../../../../..{}/made", dir.display());
     let bundle = case.bundle().writable().mount(&target, "tmpfs", "tmpfs", &["size=1m"]);
+    // And dots that are found on the way only.
+    let dots = format!("../../../../../../..{}", dir.display());
+    symlink(dots, bundle.rootfs().join("up")).expect("make the link");
+    let bundle = bundle.mount("/up/made", "tmpfs", "tmpfs", &["size=1m"]);
     case.run(&bundle);
     assert_eq!(names(&dir), ["secret"], "something was made outside");
 }
