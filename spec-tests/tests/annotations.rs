@@ -85,6 +85,8 @@ fn a_pidfd_is_sent_to_its_receiver() {
         .set("/annotations", json!({ "run.oci.pidfd_receiver": path }))
         .args(["sleep", "100"]);
     case.create(&bundle).quiet_success();
+    // It has connected by now, or never will.
+    listener.set_nonblocking(true).expect("do not wait");
     let (mut stream, _) = listener.accept().expect("the runtime has connected");
     let mut data = Vec::new();
     stream.read_to_end(&mut data).expect("read the message");

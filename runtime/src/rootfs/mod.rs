@@ -15,12 +15,12 @@ pub mod resolve;
 pub mod sources;
 
 use crate::cgroup::Cgroup;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::plan::mounts::Propagation;
 use crate::plan::{Plan, Rootfs};
 use crate::sync::Child;
 use crate::sys::mount::{self as sys, MountAttr};
-use crate::sys::{self as kernel, fs};
+use crate::sys::{self as kernel, fs, process};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -34,6 +34,43 @@ pub struct Opened {
     place: OwnedFd,
     /// One for each mount.
     sources: Vec<sources::Opened>,
+    room: Room,
+}
+
+/// Our limit of open files, as it is to be again once the sources are mounted.
+struct Room(Option<(u64, u64)>);
+
+/// Descriptors that are in use besides those of sources.
+const OTHERS: u64 = 64;
+
+impl Room {
+    /// Raises the limit where there are more sources than it has room for.
+    fn make(mounts: usize) -> Result<Self> {
+        let needed = mounts as u64 + OTHERS;
+        if needed < OTHERS * 8 {
+            // No system has so low a limit that asking would be worth the call.
+            return Ok(Self(None));
+        }
+        let (soft, hard) = process::rlimit(libc::RLIMIT_NOFILE)?;
+        if needed <= soft {
+            return Ok(Self(None));
+        }
+        if needed > hard {
+            return Err(Error::new(format!(
+                "mounts: {mounts} of them need {needed} descriptors; RLIMIT_NOFILE allows {hard}: raise it"
+            )));
+        }
+        process::set_rlimit(0, libc::RLIMIT_NOFILE, needed, hard)?;
+        Ok(Self(Some((soft, hard))))
+    }
+
+    /// The program inherits the caller's limit, not ours.
+    fn give_back(self) -> Result<()> {
+        match self.0 {
+            Some((soft, hard)) => process::set_rlimit(0, libc::RLIMIT_NOFILE, soft, hard),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Opened {
@@ -57,7 +94,8 @@ pub fn open(plan: &Rootfs, in_user_namespace: bool) -> Result<Opened> {
     let tree = sys::clone_tree(fs::CWD, &plan.path, true).wrap(|| "open the root file system")?;
     let place = fs::openat(fs::CWD, &plan.path, libc::O_PATH | libc::O_DIRECTORY, 0)
         .wrap(|| "open the root file system")?;
-    Ok(Opened { tree, place, sources: sources::open(plan, in_user_namespace)? })
+    let room = Room::make(plan.mounts.len())?;
+    Ok(Opened { tree, place, sources: sources::open(plan, in_user_namespace)?, room })
 }
 
 /// Attaches the root file system to itself, so that it is a mount, and mounts everything in it.
@@ -73,6 +111,7 @@ pub fn build(plan: &Plan, opened: Opened, groups: &Cgroup) -> Result<Root> {
         mounts::apply(&root, mount, source, plan, groups)
             .wrap(|| format!("mount {}", mount.destination.display()))?;
     }
+    opened.room.give_back()?;
     devices::create(&root, plan)?;
     masks::apply(&root, rootfs)?;
     resolve::directory(&root.fd, &plan.process.cwd)

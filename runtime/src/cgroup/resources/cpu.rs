@@ -49,10 +49,12 @@ fn v1(cpu: &LinuxCpu, all: &mut Writes) -> Result<()> {
 }
 
 fn v2(cpu: &LinuxCpu, all: &mut Writes) -> Result<()> {
-    if cpu.realtime_period().is_some_and(|p| p != 0)
-        || cpu.realtime_runtime().is_some_and(|r| r != 0)
-    {
-        return Err(refuse("cpu.realtimeRuntime", "cgroup v2 has no such file"));
+    let set = [
+        ("cpu.realtimePeriod", cpu.realtime_period().is_some_and(|p| p != 0)),
+        ("cpu.realtimeRuntime", cpu.realtime_runtime().is_some_and(|r| r != 0)),
+    ];
+    if let Some((property, _)) = set.iter().find(|(_, set)| *set) {
+        return Err(refuse(property, "cgroup v2 has no such file"));
     }
     if let Some(idle) = cpu.idle() {
         all.put("cpu", "cpu.idle", idle, "cpu.idle");
