@@ -116,6 +116,11 @@ struct Revival<'a> {
 impl Revival<'_> {
     fn carry_out(&mut self, config: &[u8]) -> Result<i32> {
         self.container.write("config.json", config)?;
+        if self.plan.cgroup.systemd.is_some() {
+            return Err(Error::new(
+                "--systemd-cgroup: restore makes control groups in the cgroup file systems alone; leave it out, and give linux.cgroupsPath as a path",
+            ));
+        }
         let cgroup = Cgroup::create(&self.plan.cgroup, self.wanted.id.as_str())?;
         self.container.record.cgroups = cgroup.places();
         self.cgroup = Some(cgroup);
