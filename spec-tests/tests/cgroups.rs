@@ -356,3 +356,43 @@ fn disk() -> Option<(u64, u64)> {
         Some((major.parse().ok()?, minor.parse().ok()?))
     })
 }
+
+/// `create` of a container that asks for what many hosts lack: made there is nothing then.
+#[track_caller]
+fn refused_by_name(case: &Case, bundle: &Bundle, property: &str) {
+    case.create(bundle).fails_with(&format!("linux.resources.{property}"));
+    case.assert_gone(bundle);
+}
+
+#[test]
+fn the_network_class_and_priorities_are_set_or_refused() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "they ignore what the host lacks, or tell of a file");
+    let network = json!({ "classID": 7 });
+    let bundle = sleeper(&case).set("/linux/resources/network", network);
+    if cgroup::layout() == cgroup::Layout::V1 && cgroup::has_controller("net_cls") {
+        case.start(&bundle);
+        assert_eq!(cgroup::read(case.pid(&bundle), "net_cls", "net_cls.classid", ""), "7");
+    } else {
+        refused_by_name(&case, &bundle, "network.classID");
+    }
+    let network = json!({ "priorities": [{ "name": "lo", "priority": 3 }] });
+    let bundle = sleeper(&case).set("/linux/resources/network", network);
+    if cgroup::layout() == cgroup::Layout::V1 && cgroup::has_controller("net_prio") {
+        case.start(&bundle);
+        let map = cgroup::read(case.pid(&bundle), "net_prio", "net_prio.ifpriomap", "");
+        assert!(map.lines().any(|line| line == "lo 3"), "{map}");
+    } else {
+        refused_by_name(&case, &bundle, "network.priorities");
+    }
+}
+
+#[test]
+fn rdma_limits_for_a_device_that_is_not_there_are_refused() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "runc does not tell the property, crun ignores it");
+    // A host with such a device is rare; the kernel refuses the others by name, or has no file.
+    let limits = json!({ "davit_none": { "hcaHandles": 3, "hcaObjects": 10000 } });
+    let bundle = sleeper(&case).set("/linux/resources/rdma", limits);
+    refused_by_name(&case, &bundle, "rdma");
+}

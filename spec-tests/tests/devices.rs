@@ -158,3 +158,52 @@ fn a_device_replaces_what_the_image_has_only_if_it_is_the_same() {
     case.run(&bundle).fails_with("/etc/device").fails_with("another file");
     case.assert_gone(&bundle);
 }
+
+/// `run` where cgroup v2 is all that there is: on a hybrid host, in a mount namespace that shows
+/// its v2 tree alone.
+fn run_on_v2(case: &Case, bundle: &spec_tests::Bundle) -> Option<spec_tests::Outcome> {
+    use spec_tests::cgroup::{Layout, is_hybrid, layout};
+    let command = match layout() {
+        Layout::V2 => case.command(),
+        Layout::V1 if is_hybrid() => {
+            let view = concat!(env!("CARGO_MANIFEST_DIR"), "/v2-view");
+            let mut command = std::process::Command::new(view);
+            command.arg(spec_tests::runtime()).arg("--root").arg(case.root());
+            command.stdin(std::process::Stdio::null());
+            command
+        }
+        Layout::V1 => return None,
+    };
+    bundle.write();
+    let mut command = command;
+    command.arg("run").arg("--bundle").arg(&bundle.dir).arg(&bundle.id);
+    Some(case.outcome(command))
+}
+
+#[test]
+fn device_rules_hold_on_v2() {
+    let case = Case::new();
+    let node = json!({ "path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11 });
+    let bundle = |rules: &[serde_json::Value], script: &str| {
+        let bundle = case
+            .bundle()
+            .push("/linux/devices", node.clone())
+            .capabilities(&["CAP_SYSLOG", "CAP_SYS_ADMIN"]);
+        rules
+            .iter()
+            .fold(bundle, |b, rule| b.push("/linux/resources/devices", rule.clone()))
+            .sh(script)
+    };
+    let kmsg = |allow: bool, access: &str| json!({ "allow": allow, "type": "c", "major": 1, "minor": 11, "access": access });
+    let Some(outcome) = run_on_v2(&case, &bundle(&[], "exec 3</dev/kmsg")) else {
+        spec_tests::skip!("no cgroup v2 tree on this host");
+    };
+    assert!(outcome.code() != 0 && outcome.stderr.contains("not permitted"), "{outcome}");
+    let read = bundle(&[kmsg(true, "r")], "exec 3</dev/kmsg && echo open; exec 4>/dev/kmsg");
+    let outcome = run_on_v2(&case, &read).expect("there is one");
+    assert!(outcome.code() != 0 && outcome.stdout == "open\n", "{outcome}");
+    let later = bundle(&[kmsg(true, "rw"), kmsg(false, "r")], "exec 3</dev/kmsg");
+    assert_ne!(run_on_v2(&case, &later).expect("there is one").code(), 0);
+    let default = bundle(&[], "echo x > /dev/null && head -c 1 /dev/zero | wc -c");
+    run_on_v2(&case, &default).expect("there is one").quiet_success().prints("1");
+}
