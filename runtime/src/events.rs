@@ -73,8 +73,12 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
         }
         if Instant::now() >= due {
             due += args.interval;
-            if !stats(&measure()?)? {
-                return Ok(());
+            match measure() {
+                Ok(data) if stats(&data)? => {}
+                Ok(_) => return Ok(()),
+                // Its group may have been removed under us.
+                Err(_) if !container.alive() => return Ok(()),
+                Err(e) => return Err(e),
             }
         }
     }
