@@ -155,7 +155,7 @@ fn is_file(pid: i32, path: &Path) -> bool {
 /// A checkpoint that failed leaves the container as it was.
 fn go_on(container: &Container, before: Status, error: Error) -> Error {
     let cgroup = container.cgroup();
-    if before == Status::Paused || !cgroup.frozen() {
+    if before == Status::Paused || !cgroup.frozen().unwrap_or(true) {
         return error;
     }
     match cgroup.thaw() {

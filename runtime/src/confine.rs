@@ -168,7 +168,9 @@ fn find_program(name: &str, env: &[String]) -> Result<PathBuf> {
         match executable(&candidate) {
             Ok(()) => return Ok(candidate),
             Err(e) if e.errno() == Some(libc::EACCES) => refused = Some((candidate, e)),
-            Err(_) => {}
+            Err(e) if matches!(e.errno(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => {}
+            // As in execvp(3), what was not looked at is not passed over.
+            Err(e) => return Err(e.wrap(format!("exec: {candidate:?}")).wrap("process.args")),
         }
     }
     Err(match refused {

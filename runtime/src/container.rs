@@ -156,14 +156,18 @@ impl Container {
             }
             other => other.wrap(|| "make the state directory")?,
         }
-        let directory = fs::openat(fs::CWD, &path, libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-        let container = Self { directory, path, record, root: root.into(), locked: true };
-        fs::flock(&container.directory, libc::LOCK_EX)?;
-        if let Err(e) = container.save() {
-            container.erase().map_err(|again| e.clone().wrap(again.to_string()))?;
-            return Err(e);
-        }
-        Ok(container)
+        let opened = fs::openat(fs::CWD, &path, libc::O_RDONLY | libc::O_DIRECTORY, 0);
+        let filled = opened.and_then(|directory| {
+            fs::flock(&directory, libc::LOCK_EX)?;
+            let path = path.clone();
+            let container = Self { directory, path, record, root: root.into(), locked: true };
+            container.save()?;
+            Ok(container)
+        });
+        filled.map_err(|error| match erase(root, &path) {
+            Ok(()) => error,
+            Err(left) => error.wrap(format!("(and left behind: {left})")),
+        })
     }
 
     /// Opens the container `id`, without a lock.
@@ -202,10 +206,13 @@ impl Container {
 
     fn read(directory: &OwnedFd, path: &Path) -> Result<Record> {
         let corrupt = |why: String| {
-            Error::new(format!(
-                "{}: {why}; `delete --force` removes what is left of the container",
-                path.join("state.json").display()
-            ))
+            Error::of(
+                error::Kind::Corrupt,
+                format!(
+                    "{}: {why}; `delete --force` removes what is left of the container",
+                    path.join("state.json").display()
+                ),
+            )
         };
         let file = match fs::openat(directory, Path::new("state.json"), libc::O_RDONLY, 0) {
             Err(e) if e.errno() == Some(libc::ENOENT) => {
@@ -254,15 +261,15 @@ impl Container {
             let abandoned = self.locked || self.try_lock()?;
             return Ok(if abandoned { Status::Stopped } else { Status::Creating });
         }
-        if !self.alive() {
+        if !self.alive()? {
             return Ok(Status::Stopped);
         }
         for (fifo, status) in [(START, Status::Created), (PENDING, Status::Creating)] {
-            if fs::lstatat(&self.directory, Path::new(fifo)).is_ok() {
+            if fs::exists(&self.directory, Path::new(fifo))? {
                 return Ok(status);
             }
         }
-        Ok(if self.cgroup().frozen() { Status::Paused } else { Status::Running })
+        Ok(if self.cgroup().frozen()? { Status::Paused } else { Status::Running })
     }
 
     /// Lets others change the container.
@@ -285,15 +292,15 @@ impl Container {
     }
 
     /// Does the recorded process live, and is it still that process?
-    pub fn alive(&self) -> bool {
-        start_time(self.record.pid).is_some_and(|time| time == self.record.start_time)
+    pub fn alive(&self) -> Result<bool> {
+        Ok(start_time(self.record.pid)?.is_some_and(|time| time == self.record.start_time))
     }
 
     /// A descriptor of the first process that cannot come to mean another one; `None` if it ended.
     pub fn pidfd(&self) -> Result<Option<OwnedFd>> {
         match crate::sys::process::pidfd_open(self.record.pid) {
             // The look at the start time comes after the opening, so that it is the same process.
-            Ok(fd) => Ok(self.alive().then_some(fd)),
+            Ok(fd) => Ok(self.alive()?.then_some(fd)),
             Err(e) if matches!(e.errno(), Some(libc::ESRCH | libc::EINVAL)) => Ok(None),
             Err(e) => Err(e),
         }
@@ -362,12 +369,18 @@ pub fn all(root: &Path) -> Result<Vec<ContainerId>> {
 }
 
 /// When the process began, in clock ticks since boot; `None` if it is gone or a zombie.
-pub fn start_time(pid: i32) -> Option<u64> {
+///
+/// What cannot be read is an error, never "gone": a container would be taken for stopped.
+pub fn start_time(pid: i32) -> Result<Option<u64>> {
     let mut buffer = [0u8; 1024];
     let path = PathBuf::from(format!("/proc/{pid}/stat"));
-    let file = fs::openat(fs::CWD, &path, libc::O_RDONLY, 0).ok()?;
-    let n = fs::read(file.as_fd(), &mut buffer).ok()?;
-    parse_stat(std::str::from_utf8(&buffer[..n]).ok()?)
+    let read = fs::openat(fs::CWD, &path, libc::O_RDONLY, 0)
+        .and_then(|file| fs::read(file.as_fd(), &mut buffer));
+    match read {
+        Ok(n) => Ok(parse_stat(&String::from_utf8_lossy(&buffer[..n]))),
+        Err(e) if matches!(e.errno(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+        Err(e) => Err(e.wrap(format!("look at process {pid}"))),
+    }
 }
 
 /// The command may contain spaces and parentheses, so fields are counted from its end.
@@ -412,6 +425,6 @@ mod tests {
 
     #[test]
     fn we_have_a_start_time() {
-        assert!(start_time(std::process::id() as i32).is_some());
+        assert!(start_time(std::process::id() as i32).unwrap().is_some());
     }
 }

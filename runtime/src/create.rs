@@ -19,7 +19,7 @@ use crate::rootfs::sources;
 use crate::sync::{self, Child, FromChild, Parent, ToChild};
 use crate::sys::process::{self, Fork};
 use crate::sys::{fs, socket};
-use crate::{idmap, listener, lsm, namespaces, net_devices, notify, rlimits};
+use crate::{idmap, listener, lsm, namespaces, net_devices, notify, pid_file, rlimits};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -74,8 +74,7 @@ pub struct Launched {
 
 /// The verb.
 pub fn create(request: &Request<'_>, log: &Log) -> Result<()> {
-    let launched = launch(request, log)?;
-    launched.sync.say(ToChild::Saved)
+    launch(request, log).map(drop)
 }
 
 /// Makes the container up to the point where only the start is missing.
@@ -89,15 +88,23 @@ pub fn launch(request: &Request<'_>, log: &Log) -> Result<Launched> {
     let output = Output::open(&plan.heeded)?;
     let container = Container::create(request.root, &request.id, record(&plan, &request.id))?;
     let mut half = Half { container, cgroup: None, child: None, output };
-    match build(request, &plan, &config, &mut half, log) {
+    let built = build(request, &plan, &config, &mut half, log).and_then(|line| {
+        // Explicitly: the first process has a copy of the descriptor until its program runs.
+        half.container.unlock()?;
+        Ok(line)
+    });
+    match built {
         Ok((sync, console)) => {
-            let Half { mut container, child, .. } = half;
-            // Explicitly: the first process has a copy of the descriptor until its program runs.
-            container.unlock()?;
+            let Half { container, child, .. } = half;
             let (pid, pidfd) = child.ok_or_else(|| Error::new("no child was made"))?;
             Ok(Launched { container, plan, pid, pidfd, sync, console })
         }
-        Err(error) => Err(half.undo(&plan, error)),
+        Err(error) => {
+            if let (Some(path), Some(_)) = (&request.pid_file, &half.child) {
+                pid_file::withdraw(path);
+            }
+            Err(half.undo(&plan, error))
+        }
     }
 }
 
@@ -203,12 +210,7 @@ fn build(
     let mut talk = Talk { request, plan, sync, console: None, proc };
     half.child = match made {
         Born::Child(pid, pidfd) => Some((pid, pidfd)),
-        Born::Helper(helper) => {
-            let heard = talk.sync.hear_made();
-            // It ends whatever happens, and must not be left to the caller as a zombie.
-            process::waitpid(helper, 0)?;
-            Some(heard?)
-        }
+        Born::Helper(helper) => Some(talk.sync.hear_made(helper)?),
     };
     adopt(half, plan, id, &talk.sync)?;
     let pid = pid_of(half)?;
@@ -221,6 +223,9 @@ fn build(
     net_devices::move_all(&plan.net_devices, pid)?;
     talk.until_ready(half)?;
     finish(request, plan, half, log)?;
+    if !request.starts {
+        talk.sync.say(ToChild::Saved)?;
+    }
     Ok((talk.sync, talk.console))
 }
 
@@ -424,7 +429,7 @@ impl Talk<'_> {
     fn run_host_hooks(&self, half: &mut Half) -> Result<()> {
         let pid = pid_of(half)?;
         half.container.record.pid = pid;
-        half.container.record.start_time = start_time(pid).unwrap_or(0);
+        half.container.record.start_time = start_time(pid)?.unwrap_or(0);
         half.container.save()?;
         // "Created" is what comes after step 2 of the specification's lifecycle, and hooks do.
         let state = state_of(&half.container, self.plan, Status::Created, pid);
@@ -476,7 +481,7 @@ fn finish(request: &Request<'_>, plan: &Plan, half: &mut Half, log: &Log) -> Res
     let pid = pid_of(half)?;
     let container = &mut half.container;
     container.record.pid = pid;
-    container.record.start_time = start_time(pid)
+    container.record.start_time = start_time(pid)?
         .ok_or_else(|| Error::new("the container's first process ended while it was made"))?;
     container.save()?;
     if !request.starts {
@@ -493,18 +498,8 @@ fn finish(request: &Request<'_>, plan: &Plan, half: &mut Half, log: &Log) -> Res
         }
     }
     if let Some(path) = &request.pid_file {
-        write_pid_file(path, pid)?;
+        pid_file::write(path, pid)?;
     }
     log.debug(&format!("container {} has pid {pid}", request.id));
     Ok(())
-}
-
-/// Writes the pid without a newline, which callers do not expect, all or nothing.
-pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let name =
-        path.file_name().ok_or_else(|| Error::new(format!("--pid-file {path:?}: no file name")))?;
-    let temporary = path.with_file_name(format!(".{}.new", name.to_string_lossy()));
-    std::fs::write(&temporary, pid.to_string())
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .wrap(|| format!("--pid-file: write {}", path.display()))
 }

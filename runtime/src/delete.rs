@@ -20,8 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn delete(root: &Path, id: &ContainerId, force: bool, log: &Log) -> Result<()> {
     let container = match Container::open_locked(root, id) {
         Err(e) if force && e.kind() == error::Kind::NotFound => return Ok(()),
-        // The state cannot be read: what can be found is removed.
-        Err(e) if force => {
+        // The state makes no sense: what can be found is removed. A state that merely could not be
+        // read may be that of a container that runs.
+        Err(e) if force && e.kind() == error::Kind::Corrupt => {
             return erase_remains(root, id).map_err(|again| again.wrap(e.to_string()));
         }
         other => other?,

@@ -9,6 +9,8 @@ pub enum Kind {
     Other,
     /// No container of that id exists (`delete --force` succeeds on it).
     NotFound,
+    /// The state of a container is there, but makes no sense (`delete --force` removes it).
+    Corrupt,
     /// The caller's arguments are wrong (exit code 2 is not used: runc answers 1).
     Usage,
     /// A system call failed with this errno.

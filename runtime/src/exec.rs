@@ -3,7 +3,7 @@
 use crate::caps::Set;
 use crate::cgroup::Cgroup;
 use crate::container::{Container, ContainerId, Status};
-use crate::create::{assert_single_thread, check_terminal, send_fd, set_oom_score, write_pid_file};
+use crate::create::{assert_single_thread, check_terminal, send_fd, set_oom_score};
 use crate::error::{Context, Error, Result};
 use crate::hooks::State;
 use crate::join::Join;
@@ -17,7 +17,7 @@ use crate::procfs::{self, Proc};
 use crate::sync::{self, FromChild, Parent, ToChild};
 use crate::sys::process::{self, Fork};
 use crate::sys::{fs, signal};
-use crate::{listener, rlimits, supervise};
+use crate::{listener, pid_file, rlimits, supervise};
 use oci_spec::runtime as oci;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -112,7 +112,7 @@ pub fn exec(request: &Request<'_>, log: &Log) -> Result<i32> {
         made => made?,
     };
     if let Some(path) = &request.pid_file {
-        write_pid_file(path, pid)?;
+        pid_file::write(path, pid)?;
     }
     sync.say(ToChild::Start)?;
     if let Err(error) = sync.hear_exec() {
@@ -308,10 +308,7 @@ fn talk(
     made: &mut Option<(i32, OwnedFd)>,
 ) -> Result<Option<OwnedFd>> {
     let mut console = None;
-    let heard = sync.hear_made();
-    // The helper ends whatever happens, and must not be left to the caller as a zombie.
-    process::waitpid(helper, 0)?;
-    let (pid, pidfd) = heard?;
+    let (pid, pidfd) = sync.hear_made(helper)?;
     let pidfd = &made.insert((pid, pidfd)).1;
     set_oom_score(pid, planned, place.proc)?;
     loop {

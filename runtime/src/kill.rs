@@ -87,7 +87,7 @@ pub fn kill(root: &Path, id: &ContainerId, signal: i32, all: bool) -> Result<()>
         Err(e) if e.errno() == Some(libc::ESRCH) => return Err(ended()),
         other => other.wrap(|| format!("signal container {id}"))?,
     }
-    if signal == libc::SIGKILL && container.cgroup().frozen() {
+    if signal == libc::SIGKILL && container.cgroup().frozen()? {
         // A frozen process dies when it thaws.
         container.cgroup().thaw()?;
     }
@@ -96,7 +96,7 @@ pub fn kill(root: &Path, id: &ContainerId, signal: i32, all: bool) -> Result<()>
 
 fn kill_all(container: &Container, signal: i32) -> Result<()> {
     let cgroup = container.cgroup();
-    let frozen = cgroup.frozen();
+    let frozen = cgroup.frozen()?;
     for pid in cgroup.pids()? {
         match process::kill(pid, signal) {
             Err(e) if e.errno() != Some(libc::ESRCH) => {

@@ -9,7 +9,7 @@
 //! | [`plan`] | `config.json` becomes everything that is to be done |
 //! | [`container`] | the state directory |
 //! | [`cgroup`], [`rdt`] | control groups; classes of cache and memory bandwidth |
-//! | [`create`], [`init`], [`sync`] | the parent's and the first process's script, and their talk |
+//! | [`create`], [`init`], [`sync`], [`pid_file`] | the parent's and the first process's script, and their talk |
 //! | [`procfs`] | the only /proc that is written to |
 //! | [`namespaces`], [`idmap`], [`net_devices`], [`rootfs`], [`hooks`] | what the first process walks through |
 //! | [`confine`], [`user`], [`caps`], [`rlimits`], [`scheduling`], [`lsm`], [`seccomp`] | its privileges |
@@ -49,6 +49,7 @@ pub mod namespaces;
 pub mod net_devices;
 pub mod notify;
 pub mod pause;
+pub mod pid_file;
 pub mod plan;
 pub mod procfs;
 pub mod ps;

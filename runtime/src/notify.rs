@@ -76,7 +76,7 @@ impl Proxy {
     /// Listens for the container; `None` if the caller waits for no word.
     pub fn listen(container: &Container) -> Result<Option<Self>> {
         let Some(name) = host() else { return Ok(None) };
-        if fs::lstatat(&container.directory, Path::new(DIRECTORY)).is_err() {
+        if !fs::exists(&container.directory, Path::new(DIRECTORY))? {
             return Ok(None);
         }
         // By its descriptor, because the path may be too long for a socket's address.

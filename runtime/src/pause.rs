@@ -19,7 +19,7 @@ pub fn resume(root: &Path, id: &ContainerId) -> Result<()> {
     match container.status()? {
         Status::Paused => container.cgroup().thaw(),
         // A container that waits for its start may be frozen, too.
-        Status::Created if container.cgroup().frozen() => container.cgroup().thaw(),
+        Status::Created if container.cgroup().frozen()? => container.cgroup().thaw(),
         status => Err(Error::new(format!("container not paused: {id} is {status}"))),
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::cgroup::Cgroup;
 use crate::container::{Container, ContainerId, Status, start_time};
-use crate::create::{check_terminal, record, send_fd, state_of, write_pid_file};
+use crate::create::{check_terminal, record, send_fd, state_of};
 use crate::criu::options::{Common, Directories, config_file, require_root};
 use crate::criu::rpc::{CgroupMode, CgroupRoot, Features, Notice, Request, Type};
 use crate::criu::{self, Birth, Worker, outside};
@@ -13,6 +13,7 @@ use crate::delete;
 use crate::error::{Context, Error, Result};
 use crate::hooks;
 use crate::log::Log;
+use crate::pid_file;
 use crate::plan::{Options, Plan};
 use crate::supervise;
 use crate::sys::{fs, process, signal};
@@ -230,7 +231,7 @@ impl Revival<'_> {
         self.pid = Some(pid);
         self.container.record.pid = pid;
         // Once it is let go it may end at any time, and then has none.
-        if let Some(time) = start_time(pid) {
+        if let Some(time) = start_time(pid)? {
             self.container.record.start_time = time;
         }
         self.container.save()
@@ -243,7 +244,7 @@ impl Revival<'_> {
         }
         fs::unlinkat(&self.container.directory, Path::new(CRIU_ROOT), libc::AT_REMOVEDIR)?;
         match &self.wanted.pid_file {
-            Some(path) => write_pid_file(path, pid),
+            Some(path) => pid_file::write(path, pid),
             None => Ok(()),
         }
     }
@@ -251,7 +252,7 @@ impl Revival<'_> {
     /// A restore that failed leaves nothing.
     fn undo(self, error: Error) -> Error {
         let mut left = Vec::new();
-        if let Some(pid) = self.pid.filter(|_| self.container.alive()) {
+        if let Some(pid) = self.pid.filter(|_| self.container.alive().unwrap_or(false)) {
             left.extend(process::kill(pid, libc::SIGKILL).err());
         }
         if let Some(cgroup) = &self.cgroup {

@@ -32,8 +32,13 @@ fn reap(pid: i32) -> Result<Option<Option<Ended>>> {
         match process::waitpid(-1, libc::WNOHANG)? {
             Some((ended, how)) if ended == pid => return Ok(Some(Some(how))),
             Some(_) => {}
-            None if process::kill(pid, 0).is_err() => return Ok(Some(None)),
-            None => return Ok(None),
+            None => {
+                return match process::kill(pid, 0) {
+                    Err(e) if e.errno() == Some(libc::ESRCH) => Ok(Some(None)),
+                    // It is there, though perhaps not ours to signal.
+                    _ => Ok(None),
+                };
+            }
         }
     }
 }

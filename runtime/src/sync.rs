@@ -4,7 +4,7 @@
 //! A packet of no bytes means that the other side is gone.
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::sys::socket;
+use crate::sys::{process, socket};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::Write as _;
@@ -149,15 +149,24 @@ impl Parent {
             ToChild::Saved => b"s",
             ToChild::Start => b"g",
         };
-        socket::send(&self.socket, tag, fd)
+        socket::send(&self.socket, tag, fd).map_err(|error| match error.errno() {
+            // It is gone; its last words say why.
+            Some(libc::EPIPE) => self.next().err().unwrap_or(error),
+            _ => error,
+        })
     }
 
-    /// Waits for the helper's word: the pid of the child that it made, and a pidfd.
+    /// Waits for the helper's end, and takes its word: the pid of the child that it made, and a
+    /// pidfd.
     ///
-    /// The child itself may be heard before; what it says is kept for [`Self::hear`].
-    pub fn hear_made(&self) -> Result<(i32, OwnedFd)> {
+    /// The child itself may be heard before; what it says is kept for [`Self::hear`]. The wait comes
+    /// first: of a helper that was killed there is no word to wait for, and a child that it had made
+    /// holds the line open.
+    pub fn hear_made(&self, helper: i32) -> Result<(i32, OwnedFd)> {
+        process::waitpid(helper, 0)?;
         loop {
-            match self.next()? {
+            let heard = socket::receive_now(&self.socket, LIMIT);
+            match understand(heard.wrap(|| "hear of the child, whose maker has ended")?)? {
                 (FromChild::Made(pid), Some(pidfd)) => return Ok((pid, pidfd)),
                 other => self.early.borrow_mut().push_back(other),
             }
@@ -171,11 +180,7 @@ impl Parent {
     }
 
     fn next(&self) -> Result<Heard> {
-        let (data, fd) = socket::receive(&self.socket, LIMIT)?;
-        match FromChild::decode(&data)? {
-            FromChild::Failed(error) => Err(error),
-            message => Ok((message, fd)),
-        }
+        understand(socket::receive(&self.socket, LIMIT)?)
     }
 
     /// Waits until the program runs: execve(2) closes the child's end.
@@ -188,6 +193,14 @@ impl Parent {
             FromChild::Failed(error) => Err(error),
             other => Err(Error::new(format!("unexpected message {other:?} after the start"))),
         }
+    }
+}
+
+/// A child's failure becomes our error.
+fn understand((data, fd): (Vec<u8>, Option<OwnedFd>)) -> Result<Heard> {
+    match FromChild::decode(&data)? {
+        FromChild::Failed(error) => Err(error),
+        message => Ok((message, fd)),
     }
 }
 

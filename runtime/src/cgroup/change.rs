@@ -132,7 +132,7 @@ impl Cgroup {
             Some((_, directory)) => {
                 // The rules go in one by one, the first of them "deny everything": nobody should
                 // meet what is in between.
-                let was_frozen = self.frozen();
+                let was_frozen = self.frozen()?;
                 if !was_frozen && self.freezer().is_some() {
                     self.freeze()?;
                 }

@@ -52,7 +52,7 @@ impl Host {
     pub fn detect() -> Result<Option<Self>> {
         let text =
             std::fs::read_to_string("/proc/self/cgroup").wrap(|| "read /proc/self/cgroup")?;
-        Ok(Self::from_listing(&text, Path::new(ROOT), magic))
+        Self::from_listing(&text, Path::new(ROOT), magic)
     }
 
     /// Which version of cgroups holds each controller.
@@ -61,8 +61,12 @@ impl Host {
     }
 
     /// As [`Self::detect`], with the listing and the file systems' magic numbers given.
-    fn from_listing(text: &str, root: &Path, magic: impl Fn(&Path) -> Option<i64>) -> Option<Self> {
-        let unified_root = magic(root) == Some(CGROUP2_SUPER_MAGIC);
+    fn from_listing(
+        text: &str,
+        root: &Path,
+        magic: impl Fn(&Path) -> Result<Option<i64>>,
+    ) -> Result<Option<Self>> {
+        let unified_root = magic(root)? == Some(CGROUP2_SUPER_MAGIC);
         let mut hierarchies = Vec::new();
         for line in text.lines() {
             let mut fields = line.splitn(3, ':');
@@ -74,12 +78,12 @@ impl Host {
             let own = PathBuf::from(own);
             if controllers.is_empty() {
                 let mount = if unified_root { root.into() } else { root.join("unified") };
-                if magic(&mount) == Some(CGROUP2_SUPER_MAGIC) {
+                if magic(&mount)? == Some(CGROUP2_SUPER_MAGIC) {
                     hierarchies.push(Hierarchy { controllers: vec![], mount, own, unified: true });
                 }
             } else if !unified_root {
                 let mount = root.join(controllers.strip_prefix("name=").unwrap_or(controllers));
-                if magic(&mount) == Some(CGROUP_SUPER_MAGIC) {
+                if magic(&mount)? == Some(CGROUP_SUPER_MAGIC) {
                     let controllers = controllers.split(',').map(String::from).collect();
                     hierarchies.push(Hierarchy { controllers, mount, own, unified: false });
                 }
@@ -91,15 +95,21 @@ impl Host {
             (true, false) => Layout::Legacy,
             (true, true) => Layout::Hybrid,
             (false, true) => Layout::Unified,
-            (false, false) => return None,
+            (false, false) => return Ok(None),
         };
-        Some(Self { layout, hierarchies })
+        Ok(Some(Self { layout, hierarchies }))
     }
 }
 
-fn magic(path: &Path) -> Option<i64> {
-    let fd = fs::openat(fs::CWD, path, libc::O_PATH | libc::O_DIRECTORY, 0).ok()?;
-    fs::fstatfs(fd).ok()
+/// The file system's magic number; `None` where there is no such directory, or not for us.
+fn magic(path: &Path) -> Result<Option<i64>> {
+    match fs::openat(fs::CWD, path, libc::O_PATH | libc::O_DIRECTORY, 0) {
+        Ok(fd) => fs::fstatfs(fd).map(Some),
+        Err(e) if matches!(e.errno(), Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES)) => {
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
 }
 
 #[cfg(test)]
@@ -109,12 +119,13 @@ mod tests {
     const LISTING: &str = "4:memory:/a\n3:cpu,cpuacct:/\n2:name=systemd:/s\n0::/u\n";
 
     fn host(v1: bool, root: Option<i64>, unified: Option<i64>) -> Option<Host> {
-        Host::from_listing(LISTING, Path::new("/c"), |path| match path.to_str()? {
-            "/c" => root,
-            "/c/unified" => unified,
-            "/c/memory" | "/c/cpu,cpuacct" | "/c/systemd" => v1.then_some(CGROUP_SUPER_MAGIC),
+        let magic = |path: &Path| match path.to_str() {
+            Some("/c") => root,
+            Some("/c/unified") => unified,
+            Some("/c/memory" | "/c/cpu,cpuacct" | "/c/systemd") => v1.then_some(CGROUP_SUPER_MAGIC),
             _ => None,
-        })
+        };
+        Host::from_listing(LISTING, Path::new("/c"), |path| Ok(magic(path))).unwrap()
     }
 
     #[test]

@@ -10,6 +10,7 @@
 pub mod change;
 pub mod devices;
 pub mod driver;
+mod freezer;
 pub mod host;
 pub mod oom;
 pub mod plan;
@@ -393,39 +394,6 @@ impl Cgroup {
         }
     }
 
-    /// Stops every process in the groups until [`Self::thaw`].
-    pub fn freeze(&self) -> Result<()> {
-        match self.freezer() {
-            Some((directory, true)) => freeze_unified(&directory),
-            Some((directory, false)) => freeze_legacy(&directory),
-            None => Err(Error::new("the container has no freezer cgroup, so it cannot be paused")),
-        }
-    }
-
-    /// Lets frozen processes run again.
-    pub fn thaw(&self) -> Result<()> {
-        let Some((directory, unified)) = self.freezer() else { return Ok(()) };
-        let (file, word) =
-            if unified { ("cgroup.freeze", "0") } else { ("freezer.state", "THAWED") };
-        let path = directory.join(file);
-        std::fs::write(&path, word).wrap(|| format!("write {word:?} to {}", path.display()))
-    }
-
-    /// Are the processes stopped by the freezer?
-    pub fn frozen(&self) -> bool {
-        let Some((directory, unified)) = self.freezer() else { return false };
-        let file = if unified { "cgroup.freeze" } else { "freezer.state" };
-        let state = std::fs::read_to_string(directory.join(file)).unwrap_or_default();
-        if unified { state.trim() == "1" } else { state.trim() != "THAWED" && !state.is_empty() }
-    }
-
-    /// The group by which the processes are frozen, and whether it is one of v2.
-    pub fn freezer(&self) -> Option<(PathBuf, bool)> {
-        let places = || self.places.iter().map(|(p, _)| p);
-        let legacy = places().find(|p| !p.unified && p.has("freezer"));
-        legacy.or_else(|| places().find(|p| p.unified)).map(|p| (p.path.clone(), p.unified))
-    }
-
     /// Removes the groups and every group below them. Missing ones are no error.
     pub fn remove(&self) -> Result<()> {
         if !self.standing {
@@ -457,10 +425,20 @@ fn make(hierarchy: &Hierarchy, plan: &CgroupPlan, id: &str) -> Result<(Place, Ow
             Err(e) if e.errno() == Some(libc::EEXIST) => false,
             Err(e) => return Err(e.wrap(format!("under {}", hierarchy.mount.display()))),
         };
-        let below = open_directory(&directory, name)?;
-        if made && hierarchy.controllers.iter().any(|c| c == "cpuset") {
-            inherit_cpuset(directory.as_fd(), below.as_fd())?;
-        }
+        let opened = open_directory(&directory, name).and_then(|below| {
+            if made && hierarchy.controllers.iter().any(|c| c == "cpuset") {
+                inherit_cpuset(directory.as_fd(), below.as_fd())?;
+            }
+            Ok(below)
+        });
+        let below = opened.map_err(|error| match made {
+            // Nobody knows of it yet, so nobody else would remove it.
+            true => match fs::unlinkat(&directory, name, libc::AT_REMOVEDIR) {
+                Ok(()) => error,
+                Err(left) => error.wrap(format!("(and left behind: {left})")),
+            },
+            false => error,
+        })?;
         if !made && parts.peek().is_none() {
             refuse_occupied(&hierarchy.mount.join(&relative))?;
         }
@@ -557,7 +535,7 @@ fn collect(path: &Path, pids: &mut Vec<i32>) -> Result<()> {
         Err(e) if e.raw_os_error() == Some(libc::ENOTSUP) => {}
         Err(e) => return Err(e).wrap(|| format!("read {}", file.display())),
     }
-    for below in subdirectories(path) {
+    for below in subdirectories(path)? {
         collect(&below, pids)?;
     }
     Ok(())
@@ -569,37 +547,23 @@ fn names(path: &Path) -> Vec<String> {
     entries.filter_map(|e| e.file_name().into_string().ok()).collect()
 }
 
-fn subdirectories(path: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
-}
-
-fn freeze_legacy(directory: &Path) -> Result<()> {
-    let path = directory.join("freezer.state");
-    for _ in 0..1000 {
-        std::fs::write(&path, "FROZEN").wrap(|| format!("write FROZEN to {}", path.display()))?;
-        let state = std::fs::read_to_string(&path).wrap(|| format!("read {}", path.display()))?;
-        if state.trim() == "FROZEN" {
-            return Ok(());
+/// The groups below a group; none if it is gone.
+fn subdirectories(path: &Path) -> Result<Vec<PathBuf>> {
+    let read = || -> std::io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                found.push(entry.path());
+            }
         }
-        std::thread::sleep(Duration::from_millis(1));
+        Ok(found)
+    };
+    match read() {
+        Err(e) if e.kind() == std::io::ErrorKind::Interrupted => subdirectories(path),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(Vec::new()),
+        other => other.wrap(|| format!("read {}", path.display())),
     }
-    std::fs::write(&path, "THAWED").wrap(|| format!("write THAWED to {}", path.display()))?;
-    Err(Error::new(format!("{} stays FREEZING; the container runs on", path.display())))
-}
-
-fn freeze_unified(directory: &Path) -> Result<()> {
-    let path = directory.join("cgroup.freeze");
-    std::fs::write(&path, "1").wrap(|| format!("write 1 to {}", path.display()))?;
-    for _ in 0..1000 {
-        let events = std::fs::read_to_string(directory.join("cgroup.events")).unwrap_or_default();
-        if events.lines().any(|line| line == "frozen 1") {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    std::fs::write(&path, "0").wrap(|| format!("write 0 to {}", path.display()))?;
-    Err(Error::new(format!("{} does not take hold; the container runs on", path.display())))
 }
 
 /// Removes a group and those below it. A group that has only just become empty may still be busy.
@@ -609,7 +573,7 @@ fn remove_tree(path: &Path, deadline: Instant) -> Result<()> {
             Ok(()) => return Ok(()),
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
             Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
-                for below in subdirectories(path) {
+                for below in subdirectories(path)? {
                     remove_tree(&below, deadline)?;
                 }
                 std::thread::sleep(Duration::from_millis(1));

@@ -356,7 +356,9 @@ impl Rootfs {
         let path = bundle.join(root.path());
         let path = std::fs::canonicalize(&path)
             .wrap(|| format!("config.json: root.path: open root file system {path:?}"))?;
-        if !path.is_dir() {
+        let found = std::fs::metadata(&path)
+            .wrap(|| format!("config.json: root.path: look at {path:?}"))?;
+        if !found.is_dir() {
             return Err(Error::new(format!(
                 "config.json: root.path: {path:?}: not a directory (ENOTDIR)"
             )));

@@ -1,6 +1,6 @@
 //! Files and directories, relative to descriptors.
 
-use super::{check, check_fd, cpath, errno, failed};
+use super::{again, check, check_fd, cpath, errno, failed};
 use crate::error::Result;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ pub fn openat2(
         let fd = unsafe {
             libc::syscall(libc::SYS_openat2, raw, name.as_ptr(), &how, size_of::<OpenHow>())
         };
-        if fd != -1 || errno() != libc::EAGAIN {
+        if fd != -1 || !matches!(errno(), libc::EAGAIN | libc::EINTR) {
             return check_fd(fd, || {
                 format!("openat2({raw}, {path:?}, {flags:#x}, resolve={:#x})", resolve.0)
             });
@@ -76,7 +76,8 @@ pub fn openat(dir: impl AsFd, path: &Path, flags: i32, mode: u32) -> Result<Owne
     let raw = dir.as_fd().as_raw_fd();
     let name = cpath(path)?;
     // SAFETY: `name` is terminated; the mode is read only with O_CREAT or O_TMPFILE.
-    let fd = unsafe { libc::openat(raw, name.as_ptr(), flags | libc::O_CLOEXEC, mode) };
+    let open = || unsafe { libc::openat(raw, name.as_ptr(), flags | libc::O_CLOEXEC, mode) };
+    let fd = again(open);
     check_fd(fd.into(), || match raw {
         libc::AT_FDCWD => format!("open({path:?}, {flags:#x})"),
         _ => format!("openat({raw}, {path:?}, {flags:#x})"),
@@ -119,6 +120,16 @@ pub fn unlinkat(dir: impl AsFd, name: &Path, flags: i32) -> Result<()> {
     check(r, || format!("unlinkat({raw}, {name:?}, {flags:#x})")).map(drop)
 }
 
+/// linkat(2) of an open file that has no name yet (O_TMPFILE) to `path`, which must not exist.
+pub fn link(fd: impl AsFd, path: &Path) -> Result<()> {
+    let from = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    let (f, t) = (cpath(&from)?, cpath(path)?);
+    let flags = libc::AT_SYMLINK_FOLLOW;
+    // SAFETY: both strings are terminated.
+    let r = unsafe { libc::linkat(libc::AT_FDCWD, f.as_ptr(), libc::AT_FDCWD, t.as_ptr(), flags) };
+    check(r, || format!("linkat({from:?}, {path:?})")).map(drop)
+}
+
 /// renameat(2) within one directory.
 pub fn rename(dir: impl AsFd, from: &Path, to: &Path) -> Result<()> {
     let raw = dir.as_fd().as_raw_fd();
@@ -149,6 +160,15 @@ pub fn lstatat(dir: impl AsFd, name: &Path) -> Result<libc::stat> {
         let r = libc::fstatat(raw, c.as_ptr(), st.as_mut_ptr(), libc::AT_SYMLINK_NOFOLLOW);
         check(r, || format!("fstatat({raw}, {name:?})"))?;
         Ok(st.assume_init())
+    }
+}
+
+/// Is there a file of that name, of whatever type?
+pub fn exists(dir: impl AsFd, name: &Path) -> Result<bool> {
+    match lstatat(dir, name) {
+        Ok(_) => Ok(true),
+        Err(e) if e.errno() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(e),
     }
 }
 
@@ -258,7 +278,7 @@ pub fn flock(fd: impl AsFd, operation: i32) -> Result<bool> {
         }
         match errno() {
             libc::EINTR => {}
-            libc::EWOULDBLOCK => return Ok(false),
+            libc::EWOULDBLOCK if operation & libc::LOCK_NB != 0 => return Ok(false),
             e => return Err(failed(e, || format!("flock({raw}, {operation})"))),
         }
     }
@@ -268,32 +288,24 @@ pub fn flock(fd: impl AsFd, operation: i32) -> Result<bool> {
 pub fn write_once(fd: impl AsFd, data: &[u8]) -> Result<()> {
     let raw = fd.as_fd().as_raw_fd();
     // SAFETY: the buffer is readable for the length that is passed.
-    let n = unsafe { libc::write(raw, data.as_ptr().cast(), data.len()) };
+    let n = again(|| unsafe { libc::write(raw, data.as_ptr().cast(), data.len()) });
     check(n, || format!("write({raw}, {:?})", String::from_utf8_lossy(data))).map(drop)
 }
 
 /// write(2) of as much as fits, again after EINTR; returns how much that was.
 pub fn write(fd: impl AsFd, data: &[u8]) -> Result<usize> {
     let raw = fd.as_fd().as_raw_fd();
-    loop {
-        // SAFETY: the buffer is readable for the length that is passed.
-        let n = unsafe { libc::write(raw, data.as_ptr().cast(), data.len()) };
-        if n != -1 || errno() != libc::EINTR {
-            return check(n, || format!("write({raw})")).map(|n| n as usize);
-        }
-    }
+    // SAFETY: the buffer is readable for the length that is passed.
+    let n = again(|| unsafe { libc::write(raw, data.as_ptr().cast(), data.len()) });
+    check(n, || format!("write({raw})")).map(|n| n as usize)
 }
 
 /// read(2), again after EINTR.
 pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
     let raw = fd.as_fd().as_raw_fd();
-    loop {
-        // SAFETY: the buffer is writable for the length that is passed.
-        let n = unsafe { libc::read(raw, buffer.as_mut_ptr().cast(), buffer.len()) };
-        if n != -1 || errno() != libc::EINTR {
-            return check(n, || format!("read({raw})")).map(|n| n as usize);
-        }
-    }
+    // SAFETY: the buffer is writable for the length that is passed.
+    let n = again(|| unsafe { libc::read(raw, buffer.as_mut_ptr().cast(), buffer.len()) });
+    check(n, || format!("read({raw})")).map(|n| n as usize)
 }
 
 /// memfd_create(2), close-on-exec, sealable and executable.

@@ -41,6 +41,16 @@ fn check<T: Copy + PartialEq + From<i8>>(value: T, call: impl FnOnce() -> String
     if value == T::from(-1) { Err(failed(errno(), call)) } else { Ok(value) }
 }
 
+/// Makes a call again as long as a signal interrupts it (signal(7), EINTR).
+fn again<T: Copy + PartialEq + From<i8>>(mut call: impl FnMut() -> T) -> T {
+    loop {
+        let value = call();
+        if value != T::from(-1) || errno() != libc::EINTR {
+            return value;
+        }
+    }
+}
+
 /// Like [`check`], for a call that returns a new descriptor.
 fn check_fd(value: libc::c_long, call: impl FnOnce() -> String) -> Result<OwnedFd> {
     let fd = check(value, call)? as i32;

@@ -1,9 +1,9 @@
 //! Signals: masks, dispositions, waiting.
 
-use super::{check, check_fd, errno, failed};
+use super::{again, check, check_fd, errno, failed};
 use crate::error::Result;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Blocks every signal; they are then taken by [`wait_any`] or [`signalfd`].
 pub fn block_all() -> Result<()> {
@@ -104,17 +104,19 @@ pub type Ready = i16;
 
 /// poll(2): waits until something happens on one of the descriptors, or the time is over.
 ///
-/// Returns the events of each, in order; all zero after the time.
+/// Returns the events of each, in order; all zero after the time, and only then.
 pub fn poll(fds: &[(BorrowedFd<'_>, i16)], timeout: Option<Duration>) -> Result<Vec<Ready>> {
     let mut polled: Vec<libc::pollfd> = fds
         .iter()
         .map(|(fd, events)| libc::pollfd { fd: fd.as_raw_fd(), events: *events, revents: 0 })
         .collect();
-    let millis = timeout.map_or(-1, |t| i32::try_from(t.as_millis()).unwrap_or(i32::MAX));
-    // SAFETY: the array has the length that is passed.
-    let r = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, millis) };
-    if r == -1 && errno() != libc::EINTR {
-        return Err(failed(errno(), || "poll()".into()));
-    }
+    let end = timeout.map(|t| Instant::now() + t);
+    let r = again(|| {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let millis = left.map_or(-1, |t| i32::try_from(t.as_millis()).unwrap_or(i32::MAX));
+        // SAFETY: the array has the length that is passed.
+        unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, millis) }
+    });
+    check(r, || "poll()".into())?;
     Ok(polled.iter().map(|p| p.revents).collect())
 }

@@ -1,6 +1,6 @@
 //! Unix sockets that carry descriptors (unix(7), SCM_RIGHTS), and the loopback device.
 
-use super::{check, check_fd, cstring, errno, failed};
+use super::{again, check, check_fd, cstring, errno, failed};
 use crate::error::{Error, Result};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -58,7 +58,7 @@ fn connect_to(name: &[u8], limit: Option<Duration>) -> Result<OwnedFd> {
     let end = if name.first() == Some(&0) { name.len() } else { name.len() + 1 };
     let size = (std::mem::offset_of!(libc::sockaddr_un, sun_path) + end) as libc::socklen_t;
     // SAFETY: the address is initialised and no shorter than the size that is passed.
-    let r = unsafe { libc::connect(fd.as_raw_fd(), (&raw const address).cast(), size) };
+    let r = again(|| unsafe { libc::connect(fd.as_raw_fd(), (&raw const address).cast(), size) });
     check(r, || format!("connect({:?})", shown()))?;
     Ok(fd)
 }
@@ -124,6 +124,15 @@ pub fn send_some(socket: impl AsFd, data: &[u8], fd: Option<BorrowedFd<'_>>) -> 
 ///
 /// No bytes means that the other side is gone. A longer message is an error, never cut.
 pub fn receive(socket: impl AsFd, limit: usize) -> Result<(Vec<u8>, Option<OwnedFd>)> {
+    receive_with(socket, limit, 0)
+}
+
+/// As [`receive`], with the error EAGAIN where no message is there yet.
+pub fn receive_now(socket: impl AsFd, limit: usize) -> Result<(Vec<u8>, Option<OwnedFd>)> {
+    receive_with(socket, limit, libc::MSG_DONTWAIT)
+}
+
+fn receive_with(socket: impl AsFd, limit: usize, flags: i32) -> Result<(Vec<u8>, Option<OwnedFd>)> {
     let raw = socket.as_fd().as_raw_fd();
     let mut data = vec![0u8; limit];
     let mut control = Control([0; 64]);
@@ -136,7 +145,7 @@ pub fn receive(socket: impl AsFd, limit: usize) -> Result<(Vec<u8>, Option<Owned
     message.msg_controllen = size_of::<Control>() as _;
     let n = loop {
         // SAFETY: the message points to live, writable buffers.
-        let n = unsafe { libc::recvmsg(raw, &mut message, libc::MSG_CMSG_CLOEXEC) };
+        let n = unsafe { libc::recvmsg(raw, &mut message, libc::MSG_CMSG_CLOEXEC | flags) };
         if n != -1 || errno() != libc::EINTR {
             break check(n, || format!("recvmsg({raw})"))?;
         }
