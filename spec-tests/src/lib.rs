@@ -27,6 +27,8 @@ pub mod criu;
 pub mod daemon;
 pub mod features;
 pub mod image;
+#[cfg(target_arch = "x86_64")]
+pub mod inject;
 mod leak;
 mod program;
 pub mod registry;
