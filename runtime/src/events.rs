@@ -77,7 +77,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
                 Ok(data) if stats(&data)? => {}
                 Ok(_) => return Ok(()),
                 // Its group may have been removed under us.
-                Err(_) if !container.alive() => return Ok(()),
+                Err(_) if !container.alive()? => return Ok(()),
                 Err(e) => return Err(e),
             }
         }
