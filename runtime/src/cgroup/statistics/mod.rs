@@ -195,7 +195,7 @@ fn pids(cgroup: &Cgroup) -> Result<Pids> {
 fn hugetlb(cgroup: &Cgroup) -> Result<BTreeMap<String, Hugetlb>> {
     let mut all = BTreeMap::new();
     let Some(group) = Group::of(cgroup, "hugetlb") else { return Ok(all) };
-    for name in super::names(&group.place.path) {
+    for name in super::directory::names(&group.place.path) {
         let Some(size) = name.strip_prefix("hugetlb.").and_then(|n| {
             n.strip_suffix(if group.place.unified { ".current" } else { ".usage_in_bytes" })
         }) else {
