@@ -222,7 +222,7 @@ fn build(
     }
     net_devices::move_all(&plan.net_devices, pid)?;
     talk.until_ready(half)?;
-    finish(request, plan, half, log)?;
+    finish(request, plan, half, &talk.sync, log)?;
     if !request.starts {
         talk.sync.say(ToChild::Saved)?;
     }
@@ -477,12 +477,20 @@ pub fn send_fd(path: &Path, fd: &OwnedFd, data: &[u8]) -> Result<()> {
 }
 
 /// Makes the container known: state, pid file, pidfd.
-fn finish(request: &Request<'_>, plan: &Plan, half: &mut Half, log: &Log) -> Result<()> {
+fn finish(
+    request: &Request<'_>,
+    plan: &Plan,
+    half: &mut Half,
+    sync: &Parent,
+    log: &Log,
+) -> Result<()> {
     let pid = pid_of(half)?;
     let container = &mut half.container;
     container.record.pid = pid;
-    container.record.start_time = start_time(pid)?
-        .ok_or_else(|| Error::new("the container's first process ended while it was made"))?;
+    container.record.start_time = match start_time(pid)? {
+        Some(time) => time,
+        None => return Err(sync.last_words()),
+    };
     container.save()?;
     if !request.starts {
         let pending = Path::new(crate::container::PENDING);

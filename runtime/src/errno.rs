@@ -9,6 +9,7 @@ const NAMES: &[(i32, &str)] = &[
     (libc::EBUSY, "EBUSY"),
     (libc::ECHILD, "ECHILD"),
     (libc::ECONNREFUSED, "ECONNREFUSED"),
+    (libc::ECONNRESET, "ECONNRESET"),
     (libc::EEXIST, "EEXIST"),
     (libc::EFAULT, "EFAULT"),
     (libc::EFBIG, "EFBIG"),

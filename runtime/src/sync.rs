@@ -151,7 +151,7 @@ impl Parent {
         };
         socket::send(&self.socket, tag, fd).map_err(|error| match error.errno() {
             // It is gone; its last words say why.
-            Some(libc::EPIPE) => self.next().err().unwrap_or(error),
+            Some(libc::EPIPE) => self.last_words(),
             _ => error,
         })
     }
@@ -179,13 +179,32 @@ impl Parent {
         early.map_or_else(|| self.next(), Ok)
     }
 
+    /// Why the child has ended: what it said of it, or that it said nothing.
+    pub fn last_words(&self) -> Error {
+        loop {
+            // What it said before is of no use any more; at the latest, its end is an error.
+            if let Err(error) = self.next() {
+                return error;
+            }
+        }
+    }
+
     fn next(&self) -> Result<Heard> {
-        understand(socket::receive(&self.socket, LIMIT)?)
+        understand(self.receive()?)
+    }
+
+    /// One message. A child that ended without having read all of ours is reported as ECONNRESET
+    /// before its own last words, which are still to be had (unix(7)).
+    fn receive(&self) -> Result<(Vec<u8>, Option<OwnedFd>)> {
+        match socket::receive(&self.socket, LIMIT) {
+            Err(e) if e.errno() == Some(libc::ECONNRESET) => socket::receive(&self.socket, LIMIT),
+            other => other,
+        }
     }
 
     /// Waits until the program runs: execve(2) closes the child's end.
     pub fn hear_exec(&self) -> Result<()> {
-        let (data, _) = socket::receive(&self.socket, LIMIT)?;
+        let (data, _) = self.receive()?;
         if data.is_empty() {
             return Ok(());
         }
@@ -295,6 +314,16 @@ mod tests {
         let error = parent.hear().unwrap_err();
         assert_eq!(error.errno(), Some(libc::EPERM));
         assert!(error.to_string().starts_with("mknod"));
+    }
+
+    #[test]
+    fn last_words_are_heard_behind_a_reset() {
+        let (parent, child) = pair().unwrap();
+        parent.say(ToChild::Saved).unwrap();
+        child.say(&FromChild::Ready, None).unwrap();
+        child.say(&FromChild::Failed(Error::new("why")), None).unwrap();
+        drop(child);
+        assert_eq!(parent.last_words().to_string(), "why");
     }
 
     #[test]
