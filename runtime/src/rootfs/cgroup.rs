@@ -28,7 +28,7 @@ pub fn mount(root: &Root, mount: &Mount, plan: &Plan, groups: &Cgroup) -> Result
     };
     let made = match host.layout {
         Layout::Unified if plan.cgroup.namespace => unified(mount)?,
-        Layout::Unified => own_group(mount, groups, &host.hierarchies)?,
+        Layout::Unified => own_group(mount, plan, groups, &host.hierarchies)?,
         Layout::Legacy | Layout::Hybrid => {
             return legacy(&target, mount, plan, groups, &host.hierarchies);
         }
@@ -39,8 +39,13 @@ pub fn mount(root: &Root, mount: &Mount, plan: &Plan, groups: &Cgroup) -> Result
 /// Without a cgroup namespace a new mount would show the host's whole tree, and give all mounts of
 /// it our options (`nsdelegate` among them): so it is a group that is bound, the container's, or,
 /// read-only, the caller's where it has none (rootless).
-fn own_group(mount: &Mount, groups: &Cgroup, hierarchies: &[Hierarchy]) -> Result<OwnedFd> {
-    let set = mount.attributes.set;
+fn own_group(
+    mount: &Mount,
+    plan: &Plan,
+    groups: &Cgroup,
+    hierarchies: &[Hierarchy],
+) -> Result<OwnedFd> {
+    let set = mount.attributes.set | forced(plan);
     let (path, set) = match (groups.unified_path(), hierarchies.iter().find(|h| h.unified)) {
         (Some(path), _) => (path.to_owned(), set),
         (None, Some(Hierarchy { mount, own, .. })) => {
@@ -51,6 +56,12 @@ fn own_group(mount: &Mount, groups: &Cgroup, hierarchies: &[Hierarchy]) -> Resul
     let tree = sys::clone_tree(fs::CWD, &path, false)?;
     sys::set_attributes(&tree, MountAttr { set, ..MountAttr::default() }, false)?;
     Ok(tree)
+}
+
+/// Attributes of a bound group: to a user namespace's root that owns it, it would be open to write
+/// to, without a cgroup namespace that says how far (CVE-2023-25809).
+fn forced(plan: &Plan) -> u64 {
+    if plan.namespaces.has(Kind::User) { sys::attr::RDONLY } else { 0 }
 }
 
 /// A mount of cgroup2 shows the tree from the root of our cgroup namespace on.
@@ -113,10 +124,8 @@ fn one(
         let callers = hierarchy.mount.join(own);
         let group = groups.path_of(&hierarchy.controllers).unwrap_or(&callers);
         let tree = sys::clone_tree(fs::CWD, group, false)?;
-        // To a user namespace's root that owns the group it would be open to write to, without a
-        // namespace that says how far (CVE-2023-25809).
-        let forced = if plan.namespaces.has(Kind::User) { sys::attr::RDONLY } else { 0 };
-        sys::set_attributes(&tree, MountAttr { set: set | forced, ..MountAttr::default() }, false)?;
+        let set = set | forced(plan);
+        sys::set_attributes(&tree, MountAttr { set, ..MountAttr::default() }, false)?;
         tree
     };
     sys::attach(&made, &place)?;
