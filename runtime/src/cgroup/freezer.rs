@@ -21,7 +21,11 @@ impl Cgroup {
         let Some((directory, unified)) = self.freezer() else { return Ok(()) };
         let (file, word) =
             if unified { ("cgroup.freeze", "0") } else { ("freezer.state", "THAWED") };
-        write(&directory.join(file), word)
+        match write(&directory.join(file), word) {
+            // It is gone, and its processes with it: systemd removes a scope that has become empty.
+            Err(e) if matches!(e.errno(), Some(libc::ENOENT | libc::ENODEV)) => Ok(()),
+            other => other,
+        }
     }
 
     /// Are the processes stopped by the freezer? Those of a group that is gone are not.
