@@ -26,6 +26,8 @@ impl Docker<'_> {
         command.arg("--pidfile").arg(dir.join("pid"));
         command.arg("-H").arg(format!("unix://{}", dir.join("sock").display()));
         command.args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--experimental"]);
+        // Where systemd runs and cgroups are v2, dockerd would choose systemd's groups.
+        command.args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
         command.arg(format!("--add-runtime=ours={}", runtime().display()));
         let daemon = Daemon::start(command, &dir, || {
             let version = docker(case).arg("version").output();

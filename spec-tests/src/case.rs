@@ -210,16 +210,21 @@ impl Case {
 
     fn clean_up(&mut self) -> Vec<String> {
         let ids = std::mem::take(self.ids.get_mut().unwrap_or_else(|e| e.into_inner()));
+        let mut leaks: Vec<String> = Vec::new();
         for id in &ids {
             if self.root().join(id).exists() {
                 let mut delete = self.command();
                 delete.args(["delete", "--force", id]);
-                let _ = Outcome::in_time(delete, &self.dir.join("out"));
+                match Outcome::in_time(delete, &self.dir.join("out")) {
+                    Ok(outcome) if outcome.code() == 0 => {}
+                    Ok(outcome) => leaks.push(format!("delete --force failed: {outcome}")),
+                    Err(why) => leaks.push(why),
+                }
             }
         }
         cgroup::remove_empty(&self.name);
         let traces = Traces::of(&self.name, &self.dir);
-        let mut leaks: Vec<String> = traces.clear();
+        leaks.extend(traces.clear());
         if let Ok(entries) = fs::read_dir(self.root()) {
             let names = entries.flatten().map(|entry| entry.file_name());
             // crun keeps its seccomp cache in the root; hidden files are not containers.

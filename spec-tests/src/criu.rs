@@ -96,8 +96,9 @@ impl Blocks for fs::Metadata {
     }
 }
 
-/// A program that counts in /count, in memory: one that is begun anew begins with 1 again.
-pub const COUNTER: &str = "i=0; while :; do i=$((i+1)); echo $i > /count; sleep 0.02; done";
+/// A program that counts in /count, in memory: one that is begun anew begins with 1 again. It writes
+/// from a process of its own, so that the first one's stdout is always what it was given.
+pub const COUNTER: &str = "i=0; while :; do i=$((i+1)); (echo $i > /count); sleep 0.02; done";
 
 /// A bundle that runs [`COUNTER`].
 pub fn counter(case: &Case) -> Bundle {

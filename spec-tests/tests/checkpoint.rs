@@ -251,8 +251,7 @@ fn a_container_can_come_back_under_another_name_and_in_another_cgroup() {
     let bundle = counter(&case);
     case.start(&bundle);
     let images = Images::new(&case, "images");
-    images.checkpoint(&bundle, &["--leave-running"]).quiet_success();
-    case.runtime(["delete", "--force", &bundle.id]).quiet_success();
+    images.checkpoint(&bundle, &[]).quiet_success();
     let before = count(&bundle);
     let mut other = case.bundle_without_root();
     let path = other.config["linux"]["cgroupsPath"].clone();

@@ -28,7 +28,7 @@ fn connected(case: &Case) -> Bundle {
          (while :; do echo x; sleep 0.05; done) | /bin/busybox nc -l -p 4000 > /dev/null &\n\
          sleep 0.3\n\
          while :; do sleep 0.05; done | /bin/busybox nc 127.0.0.1 4000 | \
-         while read line; do i=$((i+1)); echo $i > /count; done\n\
+         while read line; do i=$((i+1)); (echo $i > /count); done\n\
          sleep 1000\n",
     );
     bundle.sh("exec sh /talk")
@@ -137,7 +137,7 @@ fn memory_that_was_dumped_before_is_not_dumped_again() {
         .bundle()
         .writable()
         .sh("x=$(dd if=/dev/zero bs=1M count=4 2>/dev/null | tr '\\0' x); i=0; \
-         while :; do i=$((i+1)); echo $i > /count; sleep 0.05; done; echo $x");
+         while :; do i=$((i+1)); (echo $i > /count); sleep 0.05; done; echo $x");
     case.start(&bundle);
     assert!(count(&bundle) > 0);
     let first = Images::new(&case, "first");

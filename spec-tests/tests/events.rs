@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use spec_tests::{Bundle, Case, cgroup, differs, find_program, skip};
 
+/// Two seconds of a shell at work, however fast the machine is.
+const BUSY: &str = "read a _ < /proc/uptime; e=$((${a%.*}+2)); \
+                    while read a _ < /proc/uptime; test ${a%.*} -lt $e; do :; done;";
+
 macro_rules! needs {
     ($($controller:literal),+) => {
         $(if !cgroup::has_controller($controller) {
@@ -74,8 +78,9 @@ fn statistics_are_what_the_files_say() {
         .set("/linux/resources/memory", resources["memory"].clone())
         .set("/linux/resources/pids", resources["pids"].clone())
         .set("/linux/resources/cpu", resources["cpu"].clone())
-        .sh("head -c 8388608 /dev/zero > /dev/shm/x; i=0; while test $i -lt 40000; do i=$((i+1)); done; \
-             echo done; sleep 100 & exec sleep 100");
+        .sh(&format!(
+            "head -c 8388608 /dev/zero > /dev/shm/x; {BUSY} echo done; sleep 100 & exec sleep 100"
+        ));
     let created = case.start(&bundle);
     assert!(spec_tests::wait_until(|| created.stdout_now().contains("done")));
     case.runtime(["pause", &bundle.id]).quiet_success();
@@ -115,7 +120,8 @@ fn statistics_are_what_the_files_say() {
     assert!(number(&cpu["usage"]["total"]).abs_diff(total) < 1_000_000 && total > 0, "{cpu}");
     assert_eq!(number(&cpu["throttling"]["throttledTime"]), throttled, "{cpu}");
     let periods = files.pair("cpu", "cpu.stat", "nr_periods");
-    assert_eq!(cpu["throttling"]["periods"].as_u64().unwrap_or(0), periods, "{cpu}");
+    // One may end between the two looks.
+    assert!(number(&cpu["throttling"]["periods"]).abs_diff(periods) <= 1, "{cpu}");
     case.runtime(["resume", &bundle.id]).quiet_success();
 }
 
@@ -227,7 +233,7 @@ fn the_statistics_have_all_that_runcs_have() {
             .set("/linux/resources/memory", json!({ "limit": 64 << 20, "swap": 96 << 20 }))
             .set("/linux/resources/pids", json!({ "limit": 25 }))
             .set("/linux/resources/cpu", json!({ "quota": 20000, "period": 100000, "cpus": "0" }))
-            .sh("i=0; while test $i -lt 30000; do i=$((i+1)); done; echo done; exec sleep 100")
+            .sh(&format!("{BUSY} echo done; exec sleep 100"))
     };
     let (ours, theirs) = (bundle(), bundle());
     let created = case.start(&ours);
@@ -252,7 +258,8 @@ fn the_statistics_have_all_that_runcs_have() {
     let zero_elsewhere =
         |path: &str| ["throttl", ".max", ".blkio"].iter().any(|part| path.contains(part));
     for (path, value) in &want {
-        assert!(have.contains_key(path) || zero_elsewhere(path), "{path} is missing: {have:?}");
+        let absent = *value == 0 || zero_elsewhere(path);
+        assert!(have.contains_key(path) || absent, "{path} is missing: {have:?}");
         if path.ends_with("limit") {
             assert_eq!(have.get(path), Some(value), "{path}");
         }
