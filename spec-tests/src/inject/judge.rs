@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 
 use super::calls;
 use super::scenario::{Scenario, World};
@@ -57,7 +58,9 @@ pub fn disturb(
     let traced = trace(&world.command(scenario), &world.out(), &world.err(), plan);
     verdict.injected = traced.injected.is_some();
     verdict.wrong = judge(world, scenario, site, fault, &traced).err();
-    if scenario.words[0] == "create" && traced.code != 0 && fault != Fault::Kill {
+    // Where Rust's library does not take a failure, it ends the program as a signal would.
+    let aborted = calls::is_the_librarys(site.call) && traced.code == 128 + Signal::SIGABRT as i32;
+    if scenario.words[0] == "create" && traced.code != 0 && fault != Fault::Kill && !aborted {
         // It says that it has failed: then it has undone what it did.
         verdict.leak = remains(world, &[]).map(|left| format!("before any clean-up: {left}"));
     }
