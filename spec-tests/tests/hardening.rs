@@ -285,10 +285,10 @@ fn cve_2024_45310_a_target_with_dots_stays_inside() {
     let dir = outside(&case);
     let target = format!("/a/../../../../../../..{}/made", dir.display());
     let bundle = case.bundle().writable().mount(&target, "tmpfs", "tmpfs", &["size=1m"]);
-    // And dots that are found on the way only.
+    // And dots that are found on the way only, to what the first mount has not made inside.
     let dots = format!("../../../../../../..{}", dir.display());
     symlink(dots, bundle.rootfs().join("up")).expect("make the link");
-    let bundle = bundle.mount("/up/made", "tmpfs", "tmpfs", &["size=1m"]);
+    let bundle = bundle.mount("/up/too", "tmpfs", "tmpfs", &["size=1m"]);
     case.run(&bundle);
     assert_eq!(names(&dir), ["secret"], "something was made outside");
 }
