@@ -319,6 +319,18 @@ fn a_tmpfs_has_the_mode_of_the_directory_that_it_covers() {
 }
 
 #[test]
+fn a_tmpfs_that_covers_nothing_is_for_every_user() {
+    let case = Case::new();
+    let bundle = case
+        .bundle()
+        .writable()
+        .mount("/none", "tmpfs", "tmpfs", &[])
+        .set("/process/user", json!({ "uid": 12, "gid": 34 }))
+        .sh("stat -c %a /none; touch /none/file");
+    case.run(&bundle).quiet_success().prints("1777");
+}
+
+#[test]
 fn a_tmpfs_belongs_to_whom_its_options_say() {
     let case = Case::new();
     let bundle = case

@@ -78,6 +78,9 @@ fn filesystem(
 ) -> Result<()> {
     let Kind { fstype, source, data } = kind;
     let strict = matches!(fstype, "proc" | "sysfs");
+    let covers = fstype == "tmpfs"
+        && !data.iter().any(|(key, _)| key == "mode")
+        && resolve::existing(&root.fd, &mount.destination)?.is_some();
     let target = if strict {
         resolve::directory_without_links(&root.fd, &mount.destination)?
     } else {
@@ -98,8 +101,9 @@ fn filesystem(
             None => context.set_flag(key)?,
         }
     }
-    if fstype == "tmpfs" && !data.iter().any(|(key, _)| key == "mode") {
-        // The directory keeps the permissions that the image gave it.
+    if covers {
+        // The directory keeps the permissions that the image gave it; a new one has tmpfs's own,
+        // 1777, for the engines that mount one for a user other than root.
         let mode = fs::fstat(&target)?.st_mode & 0o7777;
         context.set("mode", &format!("{mode:o}"))?;
     }
