@@ -20,8 +20,9 @@ pub enum FromChild {
     /// The mount namespace is as planned, and pivot_root comes next: time for the hooks that run
     /// on the host.
     Mounted,
-    /// The mount of this number in the plan needs what only the parent can open.
-    NeedsMount(usize),
+    /// The mount of this number in the plan, or else the root file system, needs what only the
+    /// parent can open.
+    NeedsMount(Option<usize>),
     /// The terminal's master comes along.
     Console,
     /// Its resource limits can be set only with the parent's privileges.
@@ -63,7 +64,8 @@ impl FromChild {
         match self {
             Self::Made(pid) => format!("P{pid}").into_bytes(),
             Self::NeedsMaps => b"U".into(),
-            Self::NeedsMount(number) => format!("B{number}").into_bytes(),
+            Self::NeedsMount(Some(number)) => format!("B{number}").into_bytes(),
+            Self::NeedsMount(None) => b"B".into(),
             Self::Mounted => b"M".into(),
             Self::Console => b"C".into(),
             Self::NeedsLimits => b"L".into(),
@@ -84,7 +86,8 @@ impl FromChild {
             None => return Err(Error::new("the container's first process ended unexpectedly")),
             Some(b'P') => Self::Made(rest().parse().map_err(|_| garbled(data))?),
             Some(b'U') => Self::NeedsMaps,
-            Some(b'B') => Self::NeedsMount(rest().parse().map_err(|_| garbled(data))?),
+            Some(b'B') if data.len() == 1 => Self::NeedsMount(None),
+            Some(b'B') => Self::NeedsMount(Some(rest().parse().map_err(|_| garbled(data))?)),
             Some(b'M') => Self::Mounted,
             Some(b'C') => Self::Console,
             Some(b'L') => Self::NeedsLimits,
@@ -249,8 +252,9 @@ impl Child {
         self.await_any(expected).map(drop)
     }
 
-    /// Asks for what the mount of this number in the plan needs, and waits for it.
-    pub fn borrow_mount(&self, number: usize) -> Result<OwnedFd> {
+    /// Asks for what the mount of this number in the plan, or else the root file system, needs, and
+    /// waits for it.
+    pub fn borrow_mount(&self, number: Option<usize>) -> Result<OwnedFd> {
         self.say(&FromChild::NeedsMount(number), None)?;
         self.await_any(ToChild::Lent)?.ok_or_else(|| Error::new("heard Lent without a descriptor"))
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
 use spec_tests::{Bundle, Case, Outcome, differs, user_namespace};
 
 /// A source that has a tmpfs mounted below it, by the returned command.

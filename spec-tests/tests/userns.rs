@@ -5,8 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use serde_json::json;
-use spec_tests::Case;
 use spec_tests::user_namespace::{FIRST, mapped};
+use spec_tests::{Case, differs};
 
 #[test]
 fn the_maps_are_as_configured() {
@@ -76,6 +76,28 @@ fn a_host_file_of_another_owner_stays_closed() {
     let outcome = case.run(&bundle);
     outcome.exits(1);
     assert!(outcome.stderr.contains("Permission denied"), "{outcome}");
+}
+
+#[test]
+fn the_root_may_lie_below_a_directory_that_the_mapped_user_cannot_search() {
+    let case = Case::new();
+    // podman's vfs gives its directories to the mapped root, and 4242 stands for anybody else.
+    for owner in [0, FIRST, 4242] {
+        if owner == 4242 {
+            differs!(case, ["runc", "crun"], "they open it with the container's rights alone");
+        }
+        let bundle = mapped(&case);
+        let closed = case.dir().join(format!("closed-{owner}"));
+        fs::create_dir(&closed).expect("make a directory");
+        fs::rename(bundle.rootfs(), closed.join("rootfs")).expect("move the root");
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("chmod");
+        chown(&closed, Some(owner), Some(owner)).expect("chown");
+        let root = closed.join("rootfs").display().to_string();
+        let script = "touch /file && stat -c %u /file; grep -c shared: /proc/self/mountinfo";
+        let bundle = bundle.set("/root/path", root).writable().sh(script);
+        case.run(&bundle).exits(1).prints("0\n0");
+        case.assert_gone(&bundle);
+    }
 }
 
 #[test]

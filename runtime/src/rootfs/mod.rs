@@ -29,7 +29,8 @@ use std::path::Path;
 /// In a new user namespace the child is the caller's user until it becomes the mapped root, whom
 /// the host's directories need not let through.
 pub struct Opened {
-    tree: OwnedFd,
+    /// None until the parent has lent it.
+    tree: Option<OwnedFd>,
     /// Where the tree is attached.
     place: OwnedFd,
     /// One for each mount.
@@ -76,6 +77,9 @@ impl Room {
 impl Opened {
     /// Asks the parent for what the child could not open.
     pub fn complete(&mut self, plan: &Rootfs, sync: &Child) -> Result<()> {
+        if self.tree.is_none() {
+            self.tree = Some(sync.borrow_mount(None)?);
+        }
         sources::borrow(plan, &mut self.sources, sync)
     }
 }
@@ -91,8 +95,13 @@ pub struct Root {
 /// This comes before the tree is made a slave of the host's, since a clone keeps the peer group
 /// that its origin has now: a mount that asks to be shared stays shared with the host.
 pub fn open(plan: &Rootfs, in_user_namespace: bool) -> Result<Opened> {
-    let tree = sys::clone_tree(fs::CWD, &plan.path, true).wrap(|| "open the root file system")?;
-    let place = fs::openat(fs::CWD, &plan.path, libc::O_PATH | libc::O_DIRECTORY, 0)
+    let (tree, place) = match sys::clone_tree(fs::CWD, &plan.path, true) {
+        // What the host's directories hide from us cannot be a place for us either. Our root can:
+        // it is the one directory that everybody has, and pivot_root(2) replaces it anyway.
+        Err(e) if e.errno() == Some(libc::EACCES) && in_user_namespace => (None, Path::new("/")),
+        other => (Some(other.wrap(|| "open the root file system")?), plan.path.as_path()),
+    };
+    let place = fs::openat(fs::CWD, place, libc::O_PATH | libc::O_DIRECTORY, 0)
         .wrap(|| "open the root file system")?;
     let room = Room::make(plan.mounts.len())?;
     Ok(Opened { tree, place, sources: sources::open(plan, in_user_namespace)?, room })
@@ -101,12 +110,13 @@ pub fn open(plan: &Rootfs, in_user_namespace: bool) -> Result<Opened> {
 /// Attaches the root file system to itself, so that it is a mount, and mounts everything in it.
 pub fn build(plan: &Plan, opened: Opened, groups: &Cgroup) -> Result<Root> {
     let rootfs = &plan.rootfs;
+    let tree = opened.tree.ok_or_else(|| Error::new("the root file system was not opened"))?;
     sys::set_propagation(Path::new("/"), libc::MS_REC | libc::MS_SLAVE)
         .wrap(|| "keep the container's mounts away from the host")?;
-    propagate(&opened.tree, before_pivot(rootfs.propagation))?;
-    sys::attach(&opened.tree, &opened.place)
+    propagate(&tree, before_pivot(rootfs.propagation))?;
+    sys::attach(&tree, &opened.place)
         .wrap(|| format!("mount the root file system {}", rootfs.path.display()))?;
-    let root = Root { fd: opened.tree };
+    let root = Root { fd: tree };
     for (mount, source) in rootfs.mounts.iter().zip(opened.sources) {
         mounts::apply(&root, mount, source, plan, groups)
             .wrap(|| format!("mount {}", mount.destination.display()))?;

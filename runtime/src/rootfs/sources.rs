@@ -49,7 +49,7 @@ pub fn open(plan: &Rootfs, in_user_namespace: bool) -> Result<Vec<Opened>> {
 pub fn borrow(plan: &Rootfs, opened: &mut [Opened], sync: &Child) -> Result<()> {
     for (number, (mount, slot)) in plan.mounts.iter().zip(opened).enumerate() {
         if matches!(slot, Opened::Lent) {
-            let fd = sync.borrow_mount(number)?;
+            let fd = sync.borrow_mount(Some(number))?;
             *slot = match mount.source {
                 Source::Bind { .. } => Opened::Tree(fd),
                 _ => Opened::UserNamespace(fd),
@@ -81,15 +81,22 @@ fn tree(mount: &Mount, source: &Path, recursive: bool) -> Result<OwnedFd> {
     }
 }
 
-/// The parent's side: opens what the mount `number` of the plan needs, for the child `pid`.
-pub fn lend(plan: &Plan, number: usize, pid: i32, proc: Option<&Proc>) -> Result<OwnedFd> {
+/// The parent's side: opens what the mount `number` of the plan needs, or else the root file
+/// system, for the child `pid`.
+pub fn lend(plan: &Plan, number: Option<usize>, pid: i32, proc: Option<&Proc>) -> Result<OwnedFd> {
+    let Some(number) = number else {
+        let tree = sys::clone_tree(fs::CWD, &plan.rootfs.path, true);
+        return tree.and_then(|tree| enslave(tree, plan)).wrap(|| "open the root file system");
+    };
     let mount = plan
         .rootfs
         .mounts
         .get(number)
         .ok_or_else(|| Error::new(format!("the plan has no mount {number}")))?;
     let made = match (&mount.source, &mount.idmap) {
-        (Source::Bind { source, recursive }, None) => tree(mount, source, *recursive),
+        (Source::Bind { source, recursive }, None) => {
+            tree(mount, source, *recursive).and_then(|tree| enslave(tree, plan))
+        }
         (Source::Bind { source, recursive }, Some(map)) => tree(mount, source, *recursive)
             .and_then(|tree| {
                 shift(&tree, &user_namespace(map, plan, pid, proc)?, map.recursive)?;
@@ -99,6 +106,16 @@ pub fn lend(plan: &Plan, number: usize, pid: i32, proc: Option<&Proc>) -> Result
         (_, None) => Err(Error::new("nothing of it has to be opened")),
     };
     made.wrap(|| format!("mount {}", mount.destination.display()))
+}
+
+/// The kernel makes the mounts that a child in a new user namespace is born with slaves of ours, so
+/// that none of its own shows up on the host (mount_namespaces(7)); a lent one is to be no other.
+fn enslave(tree: OwnedFd, plan: &Plan) -> Result<OwnedFd> {
+    if plan.namespaces.has(Kind::User) {
+        let attributes = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
+        sys::set_attributes(&tree, attributes, true)?;
+    }
+    Ok(tree)
 }
 
 /// Has the files of a detached mount appear with the owners that the user namespace maps to.
