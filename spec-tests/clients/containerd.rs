@@ -7,6 +7,8 @@ use serde_json::json;
 use spec_tests::criu::{self, COUNTER, count_by};
 use spec_tests::daemon::Daemon;
 use spec_tests::image::Image;
+use spec_tests::limits::{self, EATS, FORKS, SPINS};
+use spec_tests::terminal::{self, Terminal};
 use spec_tests::{Case, Outcome, cgroup, find_program, runtime, skip, wait_until};
 
 const IMAGE: &str = "docker.io/library/busybox:latest";
@@ -60,11 +62,26 @@ impl Containerd<'_> {
     /// `ctr run FLAGS… IMAGE ID ARGS…`
     #[track_caller]
     fn run(&self, flags: &[&str], id: &str, args: &[&str]) -> Outcome {
+        self.case.outcome(self.run_command(flags, id, args))
+    }
+
+    /// The host's pid of a task's first process.
+    #[track_caller]
+    fn pid(&self, id: &str) -> u32 {
+        let list = self.call(&["task", "ls"]);
+        let line = list.success().stdout.lines().find(|l| l.starts_with(&format!("{id} ")));
+        let pid = line.expect("the task").split_whitespace().nth(1).expect("a pid");
+        pid.parse().expect("a number")
+    }
+
+    fn run_command(&self, flags: &[&str], id: &str, args: &[&str]) -> Command {
         let cgroup = format!("/{}/{id}", self.case.engine_cgroup());
         let runtime = runtime().to_str().expect("UTF-8");
         let fixed = ["run", "--runtime=io.containerd.runc.v2", "--runc-binary", runtime];
         let cgroup = ["--cgroup", &cgroup];
-        self.call(&[fixed.as_slice(), &cgroup, flags, &[IMAGE, id], args].concat())
+        let mut command = ctr(self.case);
+        command.args([fixed.as_slice(), &cgroup, flags, &[IMAGE, id], args].concat());
+        command
     }
 }
 
@@ -119,7 +136,7 @@ fn ctr_manages_a_running_task() {
     containerd.call(&["task", "ls"]).success().prints_part("PAUSED");
     containerd.call(&["task", "resume", "t"]).success();
     containerd.call(&["task", "kill", "-s", "SIGKILL", "t"]).success();
-    assert!(spec_tests::wait_until(|| containerd.call(&["task", "ls"]).stdout.contains("STOPPED")));
+    assert!(wait_until(|| containerd.call(&["task", "ls"]).stdout.contains("STOPPED")));
     let removed = containerd.call(&["task", "rm", "t"]);
     assert!(removed.stderr.contains("exit code 137"), "{removed}");
     containerd.call(&["container", "rm", "t"]).success();
@@ -142,21 +159,80 @@ fn ctr_metrics_are_right_and_pauses_hold() {
     };
     if cgroup::layout() == cgroup::Layout::V1 {
         assert_eq!(metric("memory.limit_in_bytes"), 64 << 20);
-        assert!(spec_tests::wait_until(|| metric("memory.usage_in_bytes") > 16 << 20));
+        assert!(wait_until(|| metric("memory.usage_in_bytes") > 16 << 20));
         let before = metric("cpuacct.usage ");
-        assert!(spec_tests::wait_until(|| metric("cpuacct.usage ") > before));
+        assert!(wait_until(|| metric("cpuacct.usage ") > before));
     }
     containerd.call(&["task", "pause", "m"]).success();
-    let pid = containerd.call(&["task", "ls"]);
-    let line = pid.success().stdout.lines().find(|line| line.starts_with("m ")).expect("the task");
-    let pid = line.split_whitespace().nth(1).expect("a pid").to_owned();
+    let pid = containerd.pid("m");
     let count = || fs::read_to_string(format!("/proc/{pid}/root/dev/shm/count"));
     let held = count().expect("read the count");
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert_eq!(count().expect("read the count"), held, "it runs on");
     containerd.call(&["task", "resume", "m"]).success();
-    assert!(spec_tests::wait_until(|| count().is_ok_and(|now| now != held)), "it stays");
+    assert!(wait_until(|| count().is_ok_and(|now| now != held)), "it stays");
     containerd.call(&["task", "kill", "-s", "SIGKILL", "m"]).success();
+}
+
+#[test]
+fn ctr_runs_and_executes_on_a_terminal() {
+    let case = Case::new();
+    let containerd = containerd!(case);
+    let run = containerd.run_command(&["--rm", "-t"], "t", &["sh", "-c", terminal::PROGRAM]);
+    Terminal::start(&run).take_through();
+    containerd.run(&["--detach"], "e", &["sleep", "1000"]).success();
+    let mut exec = ctr(&case);
+    exec.args(["task", "exec", "-t", "--exec-id", "x", "e", "sh", "-c", terminal::PROGRAM]);
+    Terminal::start(&exec).take_through();
+}
+
+#[test]
+fn ctr_limits_bite() {
+    let case = Case::new();
+    let containerd = containerd!(case);
+    let flags = ["--detach", "--cpu-quota", "5000", "--cpu-period", "100000"];
+    containerd.run(&flags, "spin", &["sh", "-c", SPINS]).success();
+    limits::assert_throttled(containerd.pid("spin"), 0.05);
+    let eats = EATS.replace("exit $code", "sleep 100");
+    let flags = ["--detach", "--memory-limit", "8388608"];
+    containerd.run(&flags, "eats", &["sh", "-c", &eats]).success();
+    let pid = containerd.pid("eats");
+    assert!(wait_until(|| limits::oom_kills(pid) > 0), "it is not killed");
+    // ctr has no flag for processes, but takes a whole configuration.
+    let bundle = case
+        .bundle()
+        .set("/linux/resources/pids", json!({ "limit": 20 }))
+        .set("/root/path", case.dir().join("root-of-forks").display().to_string())
+        .sh(FORKS);
+    fs::rename(bundle.rootfs(), case.dir().join("root-of-forks")).expect("move the root");
+    bundle.write();
+    let config = bundle.dir.join("config.json");
+    let runtime = runtime().to_str().expect("UTF-8");
+    let run = ["run", "--rm", "--runtime=io.containerd.runc.v2", "--runc-binary", runtime];
+    let flags = ["--config", config.to_str().expect("UTF-8"), "forks"];
+    containerd.call(&[run.as_slice(), &flags].concat()).fails_with("can't fork");
+}
+
+#[test]
+fn ctr_settings_are_in_force() {
+    let case = Case::new();
+    let containerd = containerd!(case);
+    let volume = case.dir().join("volume");
+    fs::create_dir(&volume).expect("make a volume");
+    fs::write(volume.join("file"), "kept\n").expect("write");
+    let mount = format!("type=bind,src={},dst=/volume,options=rbind:ro", volume.display());
+    let flags = ["--rm", "--read-only", "--mount", &mount, "--seccomp"];
+    let more = ["--env", "A=b", "--cwd", "/etc", "--cap-drop", "CAP_SYS_CHROOT", "--no-pivot"];
+    let script = "echo $A; pwd; cat /volume/file; touch /volume/x; touch /x; \
+                  grep -E 'CapEff|Seccomp:' /proc/self/status; unshare -U true";
+    let outcome = containerd.run(&[flags.as_slice(), &more].concat(), "s", &["sh", "-c", script]);
+    outcome.prints_part("b\n/etc\nkept\n");
+    assert_eq!(outcome.field("CapEff"), "00000000a80025fb", "{outcome}");
+    assert_eq!(outcome.field("Seccomp"), "2", "{outcome}");
+    outcome.exits(1);
+    for refused in ["/volume/x: Read-only", "touch: /x: Read-only", "Operation not permitted"] {
+        assert!(outcome.stderr.contains(refused), "{refused}: {outcome}");
+    }
 }
 
 #[test]

@@ -6,7 +6,9 @@ use serde_json::json;
 use spec_tests::criu::{self, COUNTER, count_by};
 use spec_tests::daemon::Daemon;
 use spec_tests::image::Image;
-use spec_tests::{Case, Outcome, cgroup, differs, find_program, runtime, skip};
+use spec_tests::limits::{self, EATS, FORKS, SPINS};
+use spec_tests::terminal::{self, Terminal};
+use spec_tests::{Case, Outcome, cgroup, differs, find_program, runtime, skip, wait_until};
 
 /// A dockerd of the case's own, with one image, `busybox`.
 struct Docker<'a> {
@@ -52,9 +54,27 @@ impl Docker<'_> {
     /// `docker run --runtime ours FLAGS… busybox ARGS…`
     #[track_caller]
     fn run(&self, flags: &[&str], args: &[&str]) -> Outcome {
+        self.case.outcome(self.run_command(flags, args))
+    }
+
+    fn run_command(&self, flags: &[&str], args: &[&str]) -> Command {
         let parent = format!("/{}", self.case.engine_cgroup());
-        let fixed = ["run", "--runtime=ours", "--network=none", "--cgroup-parent", &parent];
-        self.call(&[fixed.as_slice(), flags, &["busybox"], args].concat())
+        let mut command = docker(self.case);
+        command.args(["run", "--runtime=ours", "--network=none", "--cgroup-parent", &parent]);
+        command.args(flags).arg("busybox").args(args);
+        command
+    }
+
+    /// `docker inspect --format FORMAT NAME`, as one line.
+    #[track_caller]
+    fn inspect(&self, format: &str, name: &str) -> String {
+        self.call(&["inspect", "--format", format, name]).success().stdout.trim().to_owned()
+    }
+
+    /// The host's pid of a container's first process.
+    #[track_caller]
+    fn pid(&self, name: &str) -> u32 {
+        self.inspect("{{.State.Pid}}", name).parse().expect("a pid")
     }
 }
 
@@ -152,9 +172,7 @@ fn docker_limits_and_protects() {
 
 /// A file of a container's cgroup, by its v1 and its v2 name.
 fn limit(docker: &Docker<'_>, name: &str, controller: &str, v1: &str, v2: &str) -> String {
-    let pid = docker.call(&["inspect", "--format", "{{.State.Pid}}", name]);
-    let pid = pid.success().stdout.trim().parse().expect("a pid");
-    cgroup::read(pid, controller, v1, v2)
+    cgroup::read(docker.pid(name), controller, v1, v2)
 }
 
 #[test]
@@ -190,7 +208,7 @@ fn docker_stats_are_right() {
     docker.run(&["-d", "--name", "one", "-m", "64m"], &["sh", "-c", script]).success();
     let used = || limit(&docker, "one", "memory", "memory.usage_in_bytes", "memory.current");
     let grown = || used().parse::<u64>().expect("a number") > 16 << 20;
-    assert!(spec_tests::wait_until(grown), "{}", used());
+    assert!(wait_until(grown), "{}", used());
     let format = "{{.PIDs}} {{.MemUsage}}";
     let stats = docker.call(&["stats", "--no-stream", "--format", format, "one"]);
     let words: Vec<&str> = stats.success().stdout.split_whitespace().collect();
@@ -205,10 +223,105 @@ fn docker_sees_an_oom_kill() {
     let docker = docker!(case);
     let flags = ["--name", "one", "-m", "8m", "--memory-swap", "8m"];
     // Neither at the first moment nor by its end: docker listens in between.
-    let script = "sleep 1; tail -c 100000000 /dev/zero; code=$?; sleep 2; exit $code";
-    docker.run(&flags, &["sh", "-c", script]).exits(137);
+    docker.run(&flags, &["sh", "-c", EATS]).exits(137);
     let killed = docker.call(&["inspect", "--format", "{{.State.OOMKilled}}", "one"]);
     killed.success().prints("true");
+}
+
+#[test]
+fn docker_runs_and_executes_on_a_terminal() {
+    let case = Case::new();
+    let docker = docker!(case);
+    let run = docker.run_command(&["--rm", "-it"], &["sh", "-c", terminal::PROGRAM]);
+    Terminal::start(&run).take_through();
+    docker.run(&["-d", "--name", "one"], &["sleep", "1000"]).success();
+    let mut exec = crate::docker(&case);
+    exec.args(["exec", "-it", "-u", "5", "one", "sh", "-c", terminal::PROGRAM]);
+    Terminal::start(&exec).take_through();
+}
+
+#[test]
+fn docker_detaches_from_a_terminal_and_attaches_again() {
+    let case = Case::new();
+    let docker = docker!(case);
+    let script = "echo begun; read line; echo \"<$line>\"; exit 6";
+    let run = docker.run_command(&["-it", "--name", "one"], &["sh", "-c", script]);
+    let mut run = Terminal::start(&run);
+    run.sees("begun").types("\x10\x11");
+    run.ends_with(0);
+    assert_eq!(docker.inspect("{{.State.Status}}", "one"), "running");
+    let mut attach = crate::docker(&case);
+    attach.args(["attach", "one"]);
+    let mut attach = Terminal::start(&attach);
+    attach.types("back\r").sees("<back>");
+    attach.ends_with(6);
+    docker.call(&["logs", "one"]).success().prints_part("begun");
+}
+
+#[test]
+fn docker_limits_bite() {
+    let case = Case::new();
+    let docker = docker!(case);
+    let forks = docker.run(&["--rm", "--pids-limit", "20"], &["sh", "-c", FORKS]);
+    forks.fails_with("can't fork");
+    docker.run(&["--rm", "--pids-limit", "60"], &["sh", "-c", FORKS]).success().prints("all");
+    docker.run(&["-d", "--name", "spin", "--cpus", "0.05"], &["sh", "-c", SPINS]).success();
+    limits::assert_throttled(docker.pid("spin"), 0.05);
+    docker.call(&["update", "--cpus", "0.03", "spin"]).success();
+    limits::assert_throttled(docker.pid("spin"), 0.03);
+}
+
+#[test]
+fn docker_settings_are_in_force() {
+    let case = Case::new();
+    let docker = docker!(case);
+    let volume = case.dir().join("volume");
+    std::fs::create_dir(&volume).expect("make a volume");
+    std::fs::write(volume.join("file"), "kept\n").expect("write");
+    let volume = format!("{}:/volume:ro", volume.display());
+    let flags = ["--rm", "--read-only", "-v", &volume, "--tmpfs", "/scratch:size=1m,mode=1770"];
+    let more = ["--hostname", "me", "--cap-drop", "all", "--cap-add", "chown"];
+    let yet = ["--ulimit", "nofile=77:88", "--security-opt", "no-new-privileges", "--init"];
+    let script = "hostname; ulimit -n; ulimit -Hn; cat /volume/file; touch /volume/x; touch /x; \
+                  touch /scratch/x && stat -c %a /scratch; cat /proc/1/comm; \
+                  grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; unshare -U true";
+    let flags = [flags.as_slice(), &more, &yet].concat();
+    let outcome = docker.run(&flags, &["sh", "-c", script]);
+    outcome.prints_part("me\n77\n88\nkept\n1770\ndocker-init\n");
+    assert_eq!(outcome.field("CapEff"), "0000000000000001", "{outcome}");
+    assert_eq!((outcome.field("NoNewPrivs"), outcome.field("Seccomp")), ("1", "2"), "{outcome}");
+    outcome.exits(1);
+    for refused in ["/volume/x: Read-only", "touch: /x: Read-only", "Operation not permitted"] {
+        assert!(outcome.stderr.contains(refused), "{refused}: {outcome}");
+    }
+    // A tmpfs without further options, and a user other than root.
+    let flags = ["--rm", "-u", "1001", "--mount", "type=tmpfs,dst=/new"];
+    docker.run(&flags, &["touch", "/new/file"]).success();
+}
+
+#[test]
+fn docker_stops_logs_and_copies() {
+    let case = Case::new();
+    let docker = docker!(case);
+    let script = "trap 'echo told to stop; exit 4' TERM; echo begun; \
+                  while :; do sleep 0.1; done";
+    let health = ["--health-cmd", "test -e /tmp/well", "--health-interval", "1s"];
+    let flags = ["-d", "--name", "one", "--health-retries", "1"];
+    docker.run(&[flags.as_slice(), &health].concat(), &["sh", "-c", script]).success();
+    assert!(wait_until(|| docker.call(&["logs", "one"]).stdout.contains("begun")));
+    let health = || docker.inspect("{{.State.Health.Status}}", "one");
+    assert!(wait_until(|| health() == "unhealthy"), "{}", health());
+    let file = case.dir().join("well");
+    std::fs::write(&file, "copied").expect("write");
+    docker.call(&["cp", file.to_str().expect("UTF-8"), "one:/tmp/well"]).success();
+    docker.call(&["exec", "one", "cat", "/tmp/well"]).success().prints("copied");
+    assert!(wait_until(|| health() == "healthy"), "{}", health());
+    docker.call(&["stop", "-t", "20", "one"]).success();
+    assert_eq!(docker.inspect("{{.State.ExitCode}}", "one"), "4");
+    docker.call(&["logs", "one"]).success().prints("begun\ntold to stop");
+    docker.call(&["start", "one"]).success();
+    docker.call(&["restart", "-t", "20", "one"]).success();
+    assert_eq!(docker.inspect("{{.State.Status}}", "one"), "running");
 }
 
 #[test]

@@ -30,10 +30,12 @@ pub mod image;
 #[cfg(target_arch = "x86_64")]
 pub mod inject;
 mod leak;
+pub mod limits;
 mod program;
 pub mod registry;
 pub mod shape;
 mod skip;
+pub mod terminal;
 mod tools;
 pub mod user_namespace;
 
