@@ -12,6 +12,7 @@ use crate::cgroup::driver::Driver;
 use crate::cgroup::{Cgroup, Place};
 use crate::error::{self, Context, Error, Result};
 use crate::plan::namespaces::Kind;
+use crate::root_mount::RootMount;
 use crate::sys::fs;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -27,7 +28,8 @@ use std::path::{Path, PathBuf};
 /// |---|---|
 /// | 1 | |
 /// | 2 | `cgroup_driver`; before, the cgroup file systems were the only one |
-pub const VERSION: u32 = 2;
+/// | 3 | `root_mount`; before, every container had a mount namespace of its own, or no mount |
+pub const VERSION: u32 = 3;
 /// Waits in it for one byte, that of `start`.
 pub const START: &str = "start.fifo";
 /// The same FIFO before `create` is done.
@@ -97,6 +99,10 @@ pub struct Record {
     /// Directories of the resctrl file system that go with the container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resctrl: Vec<PathBuf>,
+    /// The mount of the root file system, where that is in a mount namespace that others use (since
+    /// version 3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_mount: Option<RootMount>,
 }
 
 /// What a container is doing (runtime.md, State).
@@ -304,6 +310,11 @@ impl Container {
             Err(e) if matches!(e.errno(), Some(libc::ESRCH | libc::EINVAL)) => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Takes away what the container has mounted where others are, too.
+    pub fn unmount(&self) -> Result<()> {
+        self.record.root_mount.iter().try_for_each(RootMount::remove)
     }
 
     /// Removes the state directory.

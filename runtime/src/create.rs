@@ -15,7 +15,8 @@ use crate::plan::process::Process;
 use crate::plan::{Options, Plan};
 use crate::procfs::{self, Proc};
 use crate::rdt::{self, Groups};
-use crate::rootfs::sources;
+use crate::root_mount::RootMount;
+use crate::rootfs::{self, Opened, sources};
 use crate::sync::{self, Child, FromChild, Parent, ToChild};
 use crate::sys::process::{self, Fork};
 use crate::sys::{fs, socket};
@@ -143,6 +144,7 @@ pub fn record(plan: &Plan, id: &ContainerId) -> Record {
         cgroup_driver: Driver::Cgroupfs,
         namespaces: Kind::ALL.into_iter().filter(|k| plan.namespaces.has(*k)).collect(),
         resctrl: plan.rdt.as_ref().map_or(Vec::new(), |r| Groups::new(r, id.as_str()).own()),
+        root_mount: None,
     }
 }
 
@@ -169,6 +171,7 @@ impl Half {
             left.extend(cgroup.kill_all(deadline).err());
             left.extend(cgroup.remove().err());
         }
+        left.extend(self.container.unmount().err());
         left.extend(rdt::remove(&self.container.record.resctrl).err());
         left.extend(self.container.erase().err());
         match left.is_empty() {
@@ -205,8 +208,11 @@ fn build(
     if let Some(why) = proc.as_ref().and_then(Proc::fallback) {
         log.debug(why);
     }
-    let born = Birth { plan, cgroup, gate, id, output: &half.output, proc: &mut proc };
-    let made = bear(born, child_end, log)?;
+    let joined = namespaces::open(&plan.namespaces)?;
+    let opened = open_for_child(plan, &mut half.container, &joined)?;
+    let born = Birth { plan, cgroup, gate, id, output: &half.output, proc: &mut proc, opened };
+    let made = bear(born, &joined, child_end, log)?;
+    drop(joined);
     let mut talk = Talk { request, plan, sync, console: None, proc };
     half.child = match made {
         Born::Child(pid, pidfd) => Some((pid, pidfd)),
@@ -246,6 +252,29 @@ fn adopt(half: &mut Half, plan: &Plan, id: &str, sync: &Parent) -> Result<()> {
     sync.say(ToChild::Placed)
 }
 
+/// The root file system and the sources of its mounts, where they go to a mount namespace that others
+/// use: opened here, since the child may be in another one when it needs them, and recorded before
+/// the child can attach any of it.
+fn open_for_child(
+    plan: &Plan,
+    container: &mut Container,
+    joined: &[(Kind, OwnedFd)],
+) -> Result<Option<Opened>> {
+    if !plan.rootfs.mounted_in.is_shared() {
+        return Ok(None);
+    }
+    let opened = rootfs::open(&plan.rootfs, false)?;
+    if plan.namespaces.has(Kind::User) {
+        opened.enslave()?;
+    }
+    let namespace = joined.iter().find(|(kind, _)| *kind == Kind::Mount).map(|(_, fd)| fd);
+    let joined = plan.namespaces.path(Kind::Mount).zip(namespace);
+    let mount = RootMount::new(&plan.rootfs.path, opened.tree()?, joined)?;
+    container.record.root_mount = Some(mount);
+    container.save()?;
+    Ok(Some(opened))
+}
+
 /// Both FIFOs, open for reading and writing: so nobody blocks in opening one, and the first
 /// process's end stays open until execve(2). The name of the start FIFO is given to it last.
 fn fifos(container: &Container) -> Result<Gate> {
@@ -274,35 +303,47 @@ struct Birth<'a> {
     output: &'a Output,
     /// The child takes it out of its own copy of our memory.
     proc: &'a mut Option<Proc>,
+    /// See [`open_for_child`].
+    opened: Option<Opened>,
 }
 
 impl<'a> Birth<'a> {
     fn init(self, doors: Vec<OwnedFd>, sync: Child) -> Init<'a> {
-        let Self { plan, cgroup, gate, id, output, proc } = self;
-        Init { id, plan, cgroup, doors, sync, gate, output, proc: proc.take() }
+        let Self { plan, cgroup, gate, id, output, proc, opened } = self;
+        Init { id, plan, cgroup, doors, sync, gate, output, proc: proc.take(), opened }
+    }
+
+    /// In the parent, which opens nothing more.
+    fn give_room_back(&self) -> Result<()> {
+        self.opened.as_ref().map_or(Ok(()), Opened::give_room_back)
     }
 }
 
 /// Makes the first process, or a helper that does where namespaces are to be joined first.
-fn bear(birth: Birth<'_>, sync: Child, log: &Log) -> Result<Born> {
+fn bear(birth: Birth<'_>, joined: &[(Kind, OwnedFd)], sync: Child, log: &Log) -> Result<Born> {
     assert_single_thread()?;
     let (plan, cgroup) = (birth.plan, birth.cgroup);
     let doors = cgroup.doors()?;
     let flags = namespaces::clone_flags(&plan.namespaces);
     let helper = namespaces::need_helper(&plan.namespaces);
-    let opened = namespaces::open(&plan.namespaces)?;
     if !helper {
         return match clone_into(flags, cgroup, doors, Some(log))? {
-            (Fork::Parent(pid, pidfd), _) => Ok(Born::Child(pid, pidfd)),
+            (Fork::Parent(pid, pidfd), _) => {
+                birth.give_room_back()?;
+                Ok(Born::Child(pid, pidfd))
+            }
             (Fork::Child, doors) => birth.init(doors, sync).main(),
         };
     }
     match process::clone(0, None)? {
-        Fork::Parent(helper, _) => Ok(Born::Helper(helper)),
+        Fork::Parent(helper, _) => {
+            birth.give_room_back()?;
+            Ok(Born::Helper(helper))
+        }
         Fork::Child => {
             let flags = flags | libc::CLONE_PARENT as u64;
             let born = early_door(&plan.namespaces, cgroup).and_then(|door| {
-                enter(&plan.namespaces, &opened, birth.proc.as_ref())?;
+                enter(&plan.namespaces, joined, birth.proc.as_ref())?;
                 match door {
                     None => clone_into(flags, cgroup, doors, None),
                     Some(door) => {

@@ -74,6 +74,7 @@ pub fn destroy(container: Container, hooks: &Hooks, log: &Log) -> Result<()> {
         cgroup.kill_all(Instant::now() + PATIENCE).wrap(|| "end the container's processes")?;
     }
     cgroup.remove()?;
+    container.unmount()?;
     rdt::remove(&container.record.resctrl)?;
     container.erase()?;
     let record = &container.record;

@@ -206,6 +206,13 @@ fn make(
         fs::openat(fs::CWD, &path, libc::O_RDONLY, 0)
     };
     let mounts = open_ns(Kind::Mount)?;
+    let root = match container.record.root_mount {
+        None => None,
+        Some(_) => {
+            let path = PathBuf::from(format!("/proc/{pid}/root"));
+            Some(fs::openat(fs::CWD, &path, libc::O_PATH | libc::O_DIRECTORY, 0)?)
+        }
+    };
     let own_user_namespace = differs(&open_ns(Kind::User)?, Kind::User)?;
     // Opened last: a pid that means the same process after the opening meant it before, too.
     let target = container
@@ -226,6 +233,7 @@ fn make(
         target,
         namespaces: flags(container, own_user_namespace),
         mounts,
+        root,
         own_user_namespace,
         preserve_fds: request.options.preserve_fds,
         proc: proc.as_ref(),

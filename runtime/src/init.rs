@@ -23,7 +23,6 @@ use crate::sync::{Child, FromChild, ToChild};
 use crate::sys::{self, fs, process, socket};
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 /// How the program is told to start.
 pub enum Gate {
@@ -56,6 +55,8 @@ pub struct Init<'a> {
     pub proc: Option<Proc>,
     /// Where the output of its hooks goes.
     pub output: &'a Output,
+    /// What the parent has opened for it, where the mounts go to a namespace that others use.
+    pub opened: Option<Opened>,
 }
 
 impl Init<'_> {
@@ -89,6 +90,7 @@ impl Init<'_> {
         keep.push(self.sync.as_fd());
         keep.extend(self.proc.as_ref().map(AsFd::as_fd));
         keep.extend(self.output.descriptors());
+        keep.extend(self.opened.iter().flat_map(Opened::descriptors));
         if let Gate::Fifos { start, result } = &self.gate {
             keep.extend([start.as_fd(), result.as_fd()]);
         }
@@ -96,7 +98,7 @@ impl Init<'_> {
     }
 
     /// Control groups, ids, and all namespaces but the mounts.
-    fn join(&self) -> Result<Joined> {
+    fn join(&mut self) -> Result<Joined> {
         let namespaces = &self.plan.namespaces;
         if self.plan.cgroup.driver(self.id) != Driver::Cgroupfs {
             self.sync.await_message(ToChild::Placed)?;
@@ -105,17 +107,15 @@ impl Init<'_> {
             fs::write_once(door, b"0").wrap(|| "enter the container's cgroup")?;
         }
         // Before the ids change: afterwards the host's directories may be closed to us.
-        let mut opened = match namespaces.joins(Kind::Mount) {
-            false => Some(rootfs::open(&self.plan.rootfs, namespaces.has(Kind::User))?),
-            true => None,
+        let mut opened = match self.opened.take() {
+            None => rootfs::open(&self.plan.rootfs, namespaces.has(Kind::User))?,
+            Some(opened) => opened,
         };
         if namespaces.makes(Kind::User) {
             self.sync.say(&FromChild::NeedsMaps, None)?;
             self.sync.await_message(ToChild::Mapped)?;
         }
-        if let Some(opened) = &mut opened {
-            opened.complete(&self.plan.rootfs, &self.sync)?;
-        }
+        opened.complete(&self.plan.rootfs, &self.sync)?;
         if namespaces.has(Kind::User) {
             become_root(self.plan.process.keep_groups)?;
         }
@@ -157,18 +157,12 @@ impl Init<'_> {
     /// The container's tree, built beside the host's.
     fn mount(&mut self, joined: Joined) -> Result<Mounted> {
         let process = &self.plan.process;
-        let root = joined.opened.map(|o| rootfs::build(self.plan, o, self.cgroup)).transpose()?;
-        let terminal = match (process.terminal, &root) {
-            (false, _) => None,
-            (true, Some(root)) => Some(console::open(root)?),
-            (true, None) => Some(joined_console()?),
-        };
-        let slave = match terminal {
-            None => None,
-            Some(console) => {
-                if let Some(root) = &root {
-                    console::mount_at_dev_console(root, &console.slave)?;
-                }
+        let root = rootfs::build(self.plan, joined.opened, self.cgroup, self.proc.as_ref())?;
+        let slave = match process.terminal {
+            false => None,
+            true => {
+                let console = console::open(&root)?;
+                console::mount_at_dev_console(&root, &console.slave)?;
                 self.sync.say(&FromChild::Console, Some(console.master.as_fd()))?;
                 Some(console.slave)
             }
@@ -188,9 +182,7 @@ impl Init<'_> {
 
     /// From here on no path leads to the host any more.
     fn enter_root(&self, mounted: Mounted) -> Result<Rooted> {
-        if let Some(root) = &mounted.root {
-            rootfs::enter(root, &self.plan.rootfs)?;
-        }
+        rootfs::enter(&mounted.root, &self.plan.rootfs)?;
         let process = &self.plan.process;
         match &mounted.slave {
             Some(slave) => console::take(slave, process.console_size, process.uid)?,
@@ -235,12 +227,12 @@ impl Init<'_> {
 
 /// In all its namespaces; what the host holds for it is open.
 struct Joined {
-    opened: Option<Opened>,
+    opened: Opened,
 }
 
 /// The tree stands.
 struct Mounted {
-    root: Option<Root>,
+    root: Root,
     slave: Option<OwnedFd>,
 }
 
@@ -276,11 +268,6 @@ fn new_keyring(id: &str) -> Result<()> {
         Err(e) if e.errno() == Some(libc::EDQUOT) => Ok(()),
         other => other.map(drop).wrap(|| "make a session keyring (or pass --no-new-keyring)"),
     }
-}
-
-fn joined_console() -> Result<console::Console> {
-    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    console::from_devpts(&fs::openat(fs::CWD, Path::new("/dev/pts"), flags, 0)?)
 }
 
 /// Gives inherited pipes and files to the container's user, who could otherwise not open

@@ -38,6 +38,8 @@ pub struct Join<'a> {
     pub namespaces: i32,
     /// Its mount namespace.
     pub mounts: OwnedFd,
+    /// Its root directory, where that is not its mount namespace's.
+    pub root: Option<OwnedFd>,
     /// Is its user namespace another one than ours?
     pub own_user_namespace: bool,
     /// Descriptors from 3 on that the program keeps.
@@ -67,6 +69,7 @@ impl Join<'_> {
         crate::init::hide_from_ptrace()?;
         let mut keep: Vec<_> = self.doors.iter().chain(&self.all_doors).map(AsFd::as_fd).collect();
         keep.extend([self.target.as_fd(), self.mounts.as_fd(), self.sync.as_fd()]);
+        keep.extend(self.root.as_ref().map(AsFd::as_fd));
         keep.extend(self.birthplace);
         keep.extend(self.proc.map(AsFd::as_fd));
         fs::close_all_but(&keep, 3 + self.preserve_fds)?;
@@ -104,6 +107,7 @@ impl Join<'_> {
         // From our birth on we can be seen in the container.
         let mut keep: Vec<_> = doors.iter().map(AsFd::as_fd).collect();
         keep.extend([self.mounts.as_fd(), self.sync.as_fd()]);
+        keep.extend(self.root.as_ref().map(AsFd::as_fd));
         fs::close_all_but(&keep, 3 + self.preserve_fds)?;
         for door in doors {
             fs::write_once(door, b"0").wrap(|| "enter the container's cgroup")?;
@@ -112,6 +116,11 @@ impl Join<'_> {
             sched::set_affinity(cpus).wrap(|| "process.execCPUAffinity.final")?;
         }
         process::setns(&self.mounts, Kind::Mount.flag()).wrap(|| "enter the container's mounts")?;
+        if let Some(root) = &self.root {
+            fs::fchdir(root).wrap(|| "enter the container's root")?;
+            fs::chroot(Path::new(".")).wrap(|| "enter the container's root")?;
+            fs::chdir(Path::new("/"))?;
+        }
         if self.own_user_namespace {
             crate::init::become_root(self.process.keep_groups)?;
         }

@@ -56,6 +56,7 @@ pub mod ps;
 pub mod rdt;
 pub mod restore;
 pub mod rlimits;
+pub mod root_mount;
 pub mod rootfs;
 pub mod rootless;
 pub mod run;

@@ -11,7 +11,6 @@ use crate::container::Container;
 use crate::error::{Context, Error, Result};
 use crate::plan::Plan;
 use crate::plan::mounts::Mount;
-use crate::plan::namespaces::Kind;
 use crate::sys::{fs, signal, socket};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
@@ -39,10 +38,6 @@ fn host() -> Option<std::ffi::OsString> {
 /// Plans the mount and the variable by which the container finds its socket.
 pub fn plan(plan: &mut Plan, state: &Path) -> Result<()> {
     if host().is_none() {
-        return Ok(());
-    }
-    if plan.namespaces.joins(Kind::Mount) {
-        plan.fallbacks.push("NOTIFY_SOCKET: nothing can be mounted in a joined namespace".into());
         return Ok(());
     }
     let mount = serde_json::json!({

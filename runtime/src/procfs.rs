@@ -12,10 +12,10 @@
 //! it, and lets go of it before it becomes the container's.
 
 use crate::error::{Context, Error, Result};
-use crate::plan::Plan;
 use crate::plan::mounts::Mount;
 use crate::plan::namespaces::Kind;
 use crate::plan::process::Process;
+use crate::plan::{MountedIn, Plan};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::mount::{FsContext, attr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -69,12 +69,14 @@ impl AsFd for Proc {
     }
 }
 
-/// A procfs for making this container, if there is anything to write.
+/// A procfs for making this container, if there is anything to write, or if the child will be where
+/// the /proc is somebody else's.
 pub fn for_plan(plan: &Plan) -> Result<Option<Proc>> {
     let namespaces = &plan.namespaces;
     let wanted = !plan.sysctl.is_empty()
         || namespaces.makes(Kind::User)
         || !namespaces.offsets.is_empty()
+        || plan.rootfs.mounted_in == MountedIn::Joined
         || plan.rootfs.mounts.iter().any(maps_ids)
         || wanted_by(&plan.process);
     wanted.then(Proc::open).transpose()

@@ -322,3 +322,21 @@ fn the_bundle_may_lie_in_a_directory_closed_to_others() {
     fs::set_permissions(&bundle.dir, fs::Permissions::from_mode(0o700)).expect("chmod");
     case.run(&bundle).quiet_success().prints("ran");
 }
+
+/// Linux sorts mountinfo by the number of a mount since 6.8, and by the time of mounting before.
+#[test]
+fn mounts_are_numbered_in_the_order_listed() {
+    let case = Case::new();
+    let source = case.dir().to_str().expect("UTF-8").to_owned();
+    let bundle = case
+        .bundle()
+        .mount("/a", "tmpfs", "tmpfs", &[])
+        .mount("/b", "bind", &source, &["bind"])
+        .mount("/c", "tmpfs", "tmpfs", &[])
+        .mount("/d", "bind", &source, &["rbind", "rprivate"])
+        .mount("/e", "tmpfs", "tmpfs", &[])
+        .args(["cut", "-d ", "-f5", "/proc/self/mountinfo"]);
+    let outcome = case.run(&bundle);
+    let ours: Vec<_> = outcome.quiet_success().stdout.lines().filter(|at| at.len() == 2).collect();
+    assert_eq!(ours, ["/a", "/b", "/c", "/d", "/e"], "{outcome}");
+}

@@ -43,9 +43,8 @@ fn each_namespace_asked_for_is_new() {
 fn a_namespace_not_asked_for_is_the_hosts() {
     let case = Case::new();
     for (kind, file) in KINDS {
-        // Without its own mount namespace no runtime can change the root.
         if kind == "mount" {
-            continue;
+            continue; // nor is its root then: shared_mounts.rs
         }
         let mut bundle = sleeper(&case).without_namespace(kind);
         if kind == "network" {
@@ -76,7 +75,7 @@ fn namespaces_are_joined_by_path() {
     let pid = case.pid(&first);
     for (kind, file) in KINDS {
         if kind == "mount" {
-            continue; // a root that is already the first one's: the next test
+            continue; // where no place is for its root: shared_mounts.rs, and all eight below
         }
         let path = format!("/proc/{pid}/ns/{file}");
         let mut bundle = sleeper(&case).namespace(kind, Some(Path::new(&path)));
@@ -208,14 +207,17 @@ fn offsets_that_cannot_be_are_refused_by_name() {
 fn all_eight_are_joined_together() {
     let case = Case::new();
     differs!(case, ["runc", "crun"], "runc 1.1 and crun 1.8 join no time namespace");
+    // The root file system of the second is mounted over its own path in the first's namespace.
+    let second = user_namespace::mapped(&case);
     let first = user_namespace::mapped(&case)
+        .mount(second.rootfs().to_str().expect("UTF-8"), "tmpfs", "tmpfs", &[])
         .namespace("cgroup", None)
         .namespace("time", None)
         .args(["sleep", "100"]);
     case.start(&first);
     let pid = case.pid(&first);
     let kinds = || KINDS.into_iter().chain([("user", "user"), ("time", "time")]);
-    let mut second = user_namespace::mapped(&case)
+    let mut second = second
         .set("/linux/uidMappings", json!(null))
         .set("/linux/gidMappings", json!(null))
         .set("/hostname", json!(null))
@@ -223,7 +225,9 @@ fn all_eight_are_joined_together() {
     for (kind, file) in kinds() {
         second = second.namespace(kind, Some(Path::new(&format!("/proc/{pid}/ns/{file}"))));
     }
+    let second = second.file("/own", "the second's");
     case.start(&second);
+    case.exec(&second, [], ["cat", "/own"]).quiet_success().prints("the second's");
     for (kind, file) in kinds() {
         assert_eq!(of(case.pid(&second), file), of(pid, file), "{kind}");
     }

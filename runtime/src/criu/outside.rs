@@ -148,6 +148,11 @@ fn shared_key(kind: Kind) -> Option<(&'static str, &'static str)> {
 
 /// Refuses what criu can neither leave out nor join again.
 pub fn check_namespaces(namespaces: &Namespaces) -> Result<()> {
+    if !namespaces.has(Kind::Mount) {
+        return Err(Error::new(
+            "linux.namespaces has no \"mount\": CRIU cannot restore mounts of a namespace that others use",
+        ));
+    }
     match namespaces
         .join
         .iter()

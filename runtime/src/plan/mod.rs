@@ -103,6 +103,49 @@ pub struct Plan {
     pub fallbacks: Vec<String>,
 }
 
+/// Whose mount namespace the container's mounts are made in.
+///
+/// In one that others use, too, they all lie below one mount of the root file system on itself, which
+/// nobody else's mounts are touched by; chroot(2) stands in for pivot_root(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountedIn {
+    /// The container's own.
+    Own,
+    /// The runtime's, since `linux.namespaces` has no `mount`.
+    Callers,
+    /// The one that is joined by path.
+    Joined,
+}
+
+impl MountedIn {
+    fn new(namespaces: &Namespaces, root: &Path) -> Result<Self> {
+        let found = match (namespaces.makes(Kind::Mount), namespaces.joins(Kind::Mount)) {
+            (true, _) => return Ok(Self::Own),
+            (_, true) => Self::Joined,
+            _ => Self::Callers,
+        };
+        let alone = namespaces.makes(Kind::User)
+            || (namespaces.joins(Kind::User) && found == Self::Callers);
+        if alone {
+            return Err(Error::new(
+                "config.json: linux.namespaces has \"user\", but no \"mount\" to go with it: the root of a user namespace cannot mount in a mount namespace that belongs to another one (mount_namespaces(7))",
+            ));
+        }
+        if root == Path::new("/") {
+            return Err(Error::new(
+                "config.json: root.path is \"/\": in a mount namespace that others use, nothing can be mounted over it without being in their way",
+            ));
+        }
+        Ok(found)
+    }
+
+    /// Do others use it, too?
+    pub fn is_shared(self) -> bool {
+        self != Self::Own
+    }
+}
+
 /// The root file system.
 #[derive(Debug, Serialize)]
 pub struct Rootfs {
@@ -110,6 +153,8 @@ pub struct Rootfs {
     pub path: PathBuf,
     /// Remounted read-only at the end.
     pub readonly: bool,
+    /// Whose mount namespace all of this is made in.
+    pub mounted_in: MountedIn,
     /// Propagation of the container's whole tree.
     pub propagation: Propagation,
     /// Mounts in order.
@@ -164,11 +209,6 @@ impl Plan {
         let own = namespaces.has(Kind::Cgroup);
         let cgroup = CgroupPlan::new(linux, own, options.cgroups, systemd, &mut fallbacks)?;
         check_uts(&spec, &namespaces)?;
-        if namespaces.joins(Kind::Mount) && spec.mounts().as_ref().is_some_and(|m| !m.is_empty()) {
-            fallbacks.push(
-                "linux.namespaces joins a mount namespace: it has its mounts, and gets none of `mounts`".into(),
-            );
-        }
         if namespaces.has(Kind::User) && linux.devices().as_ref().is_some_and(|d| !d.is_empty()) {
             fallbacks.push(
                 "linux.devices: a user namespace makes no devices; the host's are mounted, with the host's owner and mode".into(),
@@ -363,14 +403,7 @@ impl Rootfs {
                 "config.json: root.path: {path:?}: not a directory (ENOTDIR)"
             )));
         }
-        if !namespaces.has(Kind::Mount) {
-            return Err(Error::new(
-                "config.json: linux.namespaces has no \"mount\": a container needs a mount namespace",
-            ));
-        }
-        if namespaces.joins(Kind::Mount) {
-            return Ok(Self::joined(path));
-        }
+        let mounted_in = MountedIn::new(namespaces, &path)?;
         let mount_label = linux.mount_label().clone().filter(|label| !label.is_empty());
         let label = mount_label.as_deref().map(|label| (heeded.mount_context(), label));
         let mut mounts = Vec::new();
@@ -395,7 +428,11 @@ impl Rootfs {
         Ok(Self {
             path,
             readonly: root.readonly().unwrap_or(false),
-            propagation: Propagation::of_rootfs(linux.rootfs_propagation().as_deref())?,
+            mounted_in,
+            propagation: Propagation::of_rootfs(
+                linux.rootfs_propagation().as_deref(),
+                mounted_in.is_shared(),
+            )?,
             mounts,
             devices,
             masked: list(linux.masked_paths(), "maskedPaths")?,
@@ -403,20 +440,5 @@ impl Rootfs {
             no_pivot: options.no_pivot,
             mount_label,
         })
-    }
-
-    /// A container that joins an existing mount namespace gets nothing mounted.
-    fn joined(path: PathBuf) -> Self {
-        Self {
-            path,
-            readonly: false,
-            propagation: Propagation::NONE,
-            mounts: Vec::new(),
-            devices: Vec::new(),
-            masked: Vec::new(),
-            readonly_paths: Vec::new(),
-            no_pivot: false,
-            mount_label: None,
-        }
     }
 }

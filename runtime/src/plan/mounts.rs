@@ -110,9 +110,14 @@ impl Propagation {
     }
 
     /// `linux.rootfsPropagation`. Without it the container sees the host's later mounts
-    /// but the host none of the container's (`rslave`).
-    pub fn of_rootfs(given: Option<&str>) -> Result<Self> {
+    /// but the host none of the container's (`rslave`); in a mount namespace that is `shared` with
+    /// others nothing of theirs is to appear below it by itself (`rprivate`).
+    pub fn of_rootfs(given: Option<&str>, shared: bool) -> Result<Self> {
         match given {
+            None | Some("") if shared => Ok(Self { kind: libc::MS_PRIVATE, recursive: true }),
+            Some(name @ ("slave" | "rslave")) if shared => Err(Error::new(format!(
+                "config.json: linux.rootfsPropagation: {name:?} needs a new \"mount\" in linux.namespaces: in the namespace that the mounts come from there is nothing to be a slave of"
+            ))),
             None | Some("") => Ok(Self { kind: libc::MS_SLAVE, recursive: true }),
             Some(name) => Self::named(name).ok_or_else(|| {
                 Error::new(format!(
@@ -124,6 +129,11 @@ impl Propagation {
 }
 
 impl Mount {
+    /// Is it to be, or to stay, in a peer group?
+    pub fn is_shared(&self) -> bool {
+        self.propagation.iter().any(|p| p.kind == libc::MS_SHARED)
+    }
+
     /// Checks one entry of `mounts`. `label` is the option and the SELinux context that file
     /// systems get.
     pub fn new(

@@ -1,7 +1,7 @@
 //! `plan`: shows what `create` would do, without doing it.
 
-use super::Plan;
 use super::mounts::Source;
+use super::{MountedIn, Plan};
 use crate::error::{Error, Result};
 use crate::seccomp::Filter;
 use serde::{Serialize, Serializer};
@@ -142,7 +142,12 @@ fn namespaces(plan: &Plan) -> String {
 
 fn root(plan: &Plan) -> String {
     let rootfs = &plan.rootfs;
-    let how = if rootfs.no_pivot { "move over /" } else { "pivot_root" };
+    let how = match rootfs.mounted_in {
+        MountedIn::Own if rootfs.no_pivot => "move over /",
+        MountedIn::Own => "pivot_root",
+        MountedIn::Callers => "chroot, mounted in the runtime's mount namespace until delete",
+        MountedIn::Joined => "chroot, mounted in the joined mount namespace until delete",
+    };
     let mode = if rootfs.readonly { "read-only" } else { "writable" };
     format!("{} ({mode}, {how})", rootfs.path.display())
 }

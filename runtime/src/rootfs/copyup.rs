@@ -8,20 +8,20 @@ use std::path::{Path, PathBuf};
 /// Copies the content and the owner of the directory `from` (O_PATH) to the directory `to`.
 ///
 /// No name is followed out of `from`: each entry is opened relative to its directory and without
-/// following links. Sockets, which mean nothing without who listens, are left out.
-pub fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
+/// following links. Sockets, which mean nothing without who listens, are left out. `descriptors` is
+/// where a /proc that can be trusted names ours.
+pub fn copy(from: &OwnedFd, to: &OwnedFd, descriptors: &str) -> Result<()> {
     let from = fs::openat(from, Path::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-    // Names are listed through the host's /proc, which is still in place.
-    let listed = PathBuf::from(format!("/proc/self/fd/{}", from.as_raw_fd()));
+    let listed = Path::new(descriptors).join(from.as_raw_fd().to_string());
     for entry in std::fs::read_dir(&listed).wrap(|| "read the directory to copy")? {
         let name = PathBuf::from(entry.wrap(|| "read the directory to copy")?.file_name());
-        copy_entry(&from, to, &name).wrap(|| format!("copy {}", name.display()))?;
+        copy_entry(&from, to, &name, descriptors).wrap(|| format!("copy {}", name.display()))?;
     }
     let st = fs::fstat(&from)?;
     fs::lchownat(to, Path::new(""), st.st_uid, st.st_gid)
 }
 
-fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &Path) -> Result<()> {
+fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &Path, descriptors: &str) -> Result<()> {
     let st = fs::lstatat(from, name)?;
     let mode = st.st_mode & 0o7777;
     match st.st_mode & libc::S_IFMT {
@@ -29,7 +29,7 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &Path) -> Result<()> {
             let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
             fs::mkdirat(to, name, 0o700)?;
             let below = fs::openat(to, name, libc::O_RDONLY | flags & !libc::O_PATH, 0)?;
-            copy(&fs::openat(from, name, flags, 0)?, &below)?;
+            copy(&fs::openat(from, name, flags, 0)?, &below, descriptors)?;
             fs::fchmod(&below, mode)
         }
         libc::S_IFREG => {
@@ -69,7 +69,7 @@ mod tests {
         std::os::unix::fs::symlink("/etc", top.join("from/link")).unwrap();
         let open = |name: &str, flags| fs::openat(fs::CWD, &top.join(name), flags, 0).unwrap();
         let (from, to) = (open("from", libc::O_PATH), open("to", libc::O_RDONLY));
-        copy(&from, &to).unwrap();
+        copy(&from, &to, "/proc/self/fd").unwrap();
         assert_eq!(std::fs::read_to_string(top.join("to/sub/file")).unwrap(), "content");
         let mode = std::fs::metadata(top.join("to/sub/file")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o640);

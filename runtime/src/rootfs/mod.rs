@@ -17,11 +17,13 @@ pub mod sources;
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
 use crate::plan::mounts::Propagation;
-use crate::plan::{Plan, Rootfs};
+use crate::plan::{MountedIn, Plan, Rootfs};
+use crate::procfs::{self, Proc};
 use crate::sync::Child;
+use crate::sys::fs::Resolve;
 use crate::sys::mount::{self as sys, MountAttr};
 use crate::sys::{self as kernel, fs, process};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// What must be opened while the child still has the identity that can reach it.
@@ -31,8 +33,8 @@ use std::path::Path;
 pub struct Opened {
     /// None until the parent has lent it.
     tree: Option<OwnedFd>,
-    /// Where the tree is attached.
-    place: OwnedFd,
+    /// Where the tree is attached; in a namespace that is joined it is looked up there.
+    place: Option<OwnedFd>,
     /// One for each mount.
     sources: Vec<sources::Opened>,
     room: Room,
@@ -66,7 +68,7 @@ impl Room {
     }
 
     /// The program inherits the caller's limit, not ours.
-    fn give_back(self) -> Result<()> {
+    fn give_back(&self) -> Result<()> {
         match self.0 {
             Some((soft, hard)) => process::set_rlimit(0, libc::RLIMIT_NOFILE, soft, hard),
             None => Ok(()),
@@ -75,6 +77,33 @@ impl Room {
 }
 
 impl Opened {
+    /// All that is open.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let sources = self.sources.iter().filter_map(sources::Opened::descriptor);
+        self.tree.iter().chain(&self.place).map(AsFd::as_fd).chain(sources)
+    }
+
+    /// The mount of the root file system, which is in no namespace yet.
+    pub fn tree(&self) -> Result<BorrowedFd<'_>> {
+        let missing = || Error::new("the root file system was not opened");
+        self.tree.as_ref().map(AsFd::as_fd).ok_or_else(missing)
+    }
+
+    /// Has no mount that a user namespace gets show anything outside of it, as the kernel has it for
+    /// those that one is born with (mount_namespaces(7)).
+    pub fn enslave(&self) -> Result<()> {
+        let slave = Propagation { kind: libc::MS_SLAVE, recursive: true };
+        self.sources
+            .iter()
+            .filter_map(sources::Opened::tree)
+            .try_for_each(|tree| propagate(tree, slave))
+    }
+
+    /// Gives back the limit of open files, by who has opened this for somebody else.
+    pub fn give_room_back(&self) -> Result<()> {
+        self.room.give_back()
+    }
+
     /// Asks the parent for what the child could not open.
     pub fn complete(&mut self, plan: &Rootfs, sync: &Child) -> Result<()> {
         if self.tree.is_none() {
@@ -88,35 +117,60 @@ impl Opened {
 pub struct Root {
     /// Its root directory.
     pub fd: OwnedFd,
+    /// Where our descriptors are named, by a /proc that nobody in the container can forge.
+    pub descriptors: &'static str,
 }
 
-/// Clones the root file system and all sources of bind mounts, detached.
+/// Clones the root file system, and those sources of bind mounts that cannot wait, detached.
 ///
 /// This comes before the tree is made a slave of the host's, since a clone keeps the peer group
 /// that its origin has now: a mount that asks to be shared stays shared with the host.
 pub fn open(plan: &Rootfs, in_user_namespace: bool) -> Result<Opened> {
-    let (tree, place) = match sys::clone_tree(fs::CWD, &plan.path, true) {
+    let (tree, at) = match sys::clone_tree(fs::CWD, &plan.path, true) {
         // What the host's directories hide from us cannot be a place for us either. Our root can:
         // it is the one directory that everybody has, and pivot_root(2) replaces it anyway.
         Err(e) if e.errno() == Some(libc::EACCES) && in_user_namespace => (None, Path::new("/")),
         other => (Some(other.wrap(|| "open the root file system")?), plan.path.as_path()),
     };
-    let place = fs::openat(fs::CWD, place, libc::O_PATH | libc::O_DIRECTORY, 0)
-        .wrap(|| "open the root file system")?;
+    let place = match plan.mounted_in {
+        MountedIn::Own | MountedIn::Callers => Some(place(at)?),
+        MountedIn::Joined => None,
+    };
     let room = Room::make(plan.mounts.len())?;
     Ok(Opened { tree, place, sources: sources::open(plan, in_user_namespace)?, room })
 }
 
 /// Attaches the root file system to itself, so that it is a mount, and mounts everything in it.
-pub fn build(plan: &Plan, opened: Opened, groups: &Cgroup) -> Result<Root> {
+///
+/// `proc` is a procfs that can be trusted: needed where the mount namespace is a joined one.
+pub fn build(plan: &Plan, opened: Opened, groups: &Cgroup, proc: Option<&Proc>) -> Result<Root> {
     let rootfs = &plan.rootfs;
     let tree = opened.tree.ok_or_else(|| Error::new("the root file system was not opened"))?;
-    sys::set_propagation(Path::new("/"), libc::MS_REC | libc::MS_SLAVE)
-        .wrap(|| "keep the container's mounts away from the host")?;
-    propagate(&tree, before_pivot(rootfs.propagation))?;
-    sys::attach(&tree, &opened.place)
+    let propagation = before_pivot(rootfs.propagation);
+    let descriptors = match rootfs.mounted_in {
+        MountedIn::Joined => {
+            // The /proc that is there may be anybody's. From here to the end ours is the directory.
+            fs::fchdir(procfs::given(proc)?)?;
+            "self/fd"
+        }
+        _ => "/proc/self/fd",
+    };
+    if rootfs.mounted_in == MountedIn::Own {
+        sys::set_propagation(Path::new("/"), libc::MS_REC | libc::MS_SLAVE)
+            .wrap(|| "keep the container's mounts away from the host")?;
+    }
+    propagate(&tree, propagation)?;
+    let place = match opened.place {
+        Some(place) => place,
+        None => place_in_joined(&rootfs.path)?,
+    };
+    sys::attach(&tree, &place)
         .wrap(|| format!("mount the root file system {}", rootfs.path.display()))?;
-    let root = Root { fd: tree };
+    if rootfs.mounted_in.is_shared() {
+        // Below a mount that is shared it has become shared, too.
+        propagate(&tree, propagation)?;
+    }
+    let root = Root { fd: tree, descriptors };
     for (mount, source) in rootfs.mounts.iter().zip(opened.sources) {
         mounts::apply(&root, mount, source, plan, groups)
             .wrap(|| format!("mount {}", mount.destination.display()))?;
@@ -129,7 +183,27 @@ pub fn build(plan: &Plan, opened: Opened, groups: &Cgroup) -> Result<Root> {
         // On a read-only root file system it must exist already; chdir(2) will tell.
         .map(drop)
         .or_else(|e| if e.errno() == Some(libc::EROFS) { Ok(()) } else { Err(e) })?;
+    if rootfs.mounted_in == MountedIn::Joined {
+        fs::chdir(Path::new("/"))?;
+    }
     Ok(root)
+}
+
+fn place(path: &Path) -> Result<OwnedFd> {
+    fs::openat(fs::CWD, path, libc::O_PATH | libc::O_DIRECTORY, 0)
+        .wrap(|| "open the root file system")
+}
+
+/// The directory of the same path in the joined namespace. None is made there, and no link of that
+/// namespace leads us to another one.
+fn place_in_joined(path: &Path) -> Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    fs::openat2(fs::CWD, path, flags, 0, Resolve::NO_LINKS).wrap(|| {
+        format!(
+            "the mount namespace of linux.namespaces must have the directory {}, over which the root file system is mounted there",
+            path.display()
+        )
+    })
 }
 
 /// A private or slave tree is so from the start. "shared" means a peer group of the container's own
@@ -154,7 +228,12 @@ fn propagate(mount: &OwnedFd, wanted: Propagation) -> Result<()> {
 
 /// Makes the tree the root directory, and lets go of the host's.
 pub fn enter(root: &Root, plan: &Rootfs) -> Result<()> {
-    if plan.no_pivot {
+    if plan.mounted_in.is_shared() {
+        // The root directory of all the others stays where it is.
+        fs::fchdir(&root.fd).wrap(|| "enter the root file system")?;
+        fs::chroot(Path::new(".")).wrap(|| "make the root file system the root")?;
+        fs::chdir(Path::new("/"))?;
+    } else if plan.no_pivot {
         move_over_root(root)?;
     } else {
         fs::fchdir(&root.fd).wrap(|| "enter the root file system")?;

@@ -43,7 +43,7 @@ pub fn apply(
     plan: &Plan,
     groups: &Cgroup,
 ) -> Result<()> {
-    match (&mount.source, opened) {
+    match (&mount.source, sources::in_turn(mount, opened)?) {
         (Source::Filesystem { fstype, source, data }, opened) => {
             let user_namespace = match opened {
                 Opened::UserNamespace(fd) => Some(fd),
@@ -114,7 +114,7 @@ fn filesystem(
         sources::shift(&made, user_namespace, map.recursive)?;
     }
     if mount.copy_up {
-        copyup::copy(&target, &made).wrap(|| "tmpcopyup")?;
+        copyup::copy(&target, &made, root.descriptors).wrap(|| "tmpcopyup")?;
     }
     if late != 0 {
         sys::set_attributes(&made, MountAttr { set: late, ..MountAttr::default() }, false)?;
@@ -141,7 +141,7 @@ fn in_one_string(root: &Root, mount: &Mount, kind: &Kind<'_>, target: &OwnedFd) 
             "options: idmap and tmpcopyup go with values of at most {LONGEST_VALUE} bytes alone"
         )));
     }
-    let place = PathBuf::from(format!("/proc/self/fd/{}", target.as_raw_fd()));
+    let place = name_of(root, target);
     sys::mount_with_data(kind.source, &place, kind.fstype, &data)?;
     let made = resolve::existing(&root.fd, &mount.destination)?
         .ok_or_else(|| Error::new("it has vanished while it was mounted"))?;
@@ -170,7 +170,7 @@ fn bind(root: &Root, mount: &Mount, tree: OwnedFd) -> Result<()> {
     if !whole_proc {
         check_overmount(root, &target)?;
     }
-    if !mount.propagation.iter().any(|p| p.kind == libc::MS_SHARED) {
+    if !mount.is_shared() {
         // Mounts that the container makes below must not appear on the host.
         propagate(&tree, Propagation { kind: libc::MS_SLAVE, recursive: true })?;
     }
@@ -249,8 +249,8 @@ fn check_overmount(root: &Root, target: &OwnedFd) -> Result<()> {
     if fs::fstatfs(target)? != PROC_SUPER_MAGIC {
         return Ok(());
     }
-    let real = descriptor_path(target)?;
-    let top = descriptor_path(&root.fd)?;
+    let real = fs::readlinkat(fs::CWD, &name_of(root, target))?;
+    let top = fs::readlinkat(fs::CWD, &name_of(root, &root.fd))?;
     let inside = real.strip_prefix(&top).unwrap_or(&real);
     let allowed = inside
         .strip_prefix("proc")
@@ -261,7 +261,7 @@ fn check_overmount(root: &Root, target: &OwnedFd) -> Result<()> {
     Err(Error::new(format!("it would lie over /{}, a part of proc", inside.display())))
 }
 
-/// The path of what a descriptor names, by the host's /proc, which is still ours.
-fn descriptor_path(fd: &OwnedFd) -> Result<PathBuf> {
-    fs::readlinkat(fs::CWD, &PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())))
+/// The magic link to what a descriptor names, by a /proc that still is ours.
+fn name_of(root: &Root, fd: &OwnedFd) -> PathBuf {
+    Path::new(root.descriptors).join(fd.as_raw_fd().to_string())
 }

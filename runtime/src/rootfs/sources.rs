@@ -1,4 +1,9 @@
-//! What is opened for mounts before the child gives up the identity that can reach it.
+//! The sources of mounts: what has to be opened before the tree is built, and what then.
+//!
+//! A source is opened when its mount's turn comes, so that the kernel numbers the mounts in the order
+//! that the configuration lists (mountinfo is sorted by that number since Linux 6.8), unless it must
+//! be earlier: where the mount is to stay shared with the host's, and where the child gives up the
+//! identity that can reach it, or leaves the namespace that it is in.
 //!
 //! The child opens what it can: in a new user namespace it still is the caller's user, but without
 //! the caller's capabilities over the host. The rest is lent by the parent, on descriptors: sources
@@ -9,13 +14,13 @@ use crate::error::{Context, Error, Result};
 use crate::idmap;
 use crate::plan::mounts::{Idmap, Mount, Source};
 use crate::plan::namespaces::{IdRange, Kind, Namespaces};
-use crate::plan::{Plan, Rootfs};
+use crate::plan::{MountedIn, Plan, Rootfs};
 use crate::procfs::{self, Proc};
 use crate::sync::Child;
 use crate::sys::mount::{self as sys, MountAttr, attr};
 use crate::sys::process::{self, Fork};
 use crate::sys::{fs, socket};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// What has been opened for one mount.
@@ -30,12 +35,34 @@ pub enum Opened {
     UserNamespace(OwnedFd),
     /// Nothing yet: the parent has it.
     Lent,
+    /// Nothing yet: nothing is in the way of doing so when its turn comes.
+    Later,
+}
+
+impl Opened {
+    /// Its detached tree, if it has one.
+    pub fn tree(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::Tree(fd) => Some(fd),
+            _ => None,
+        }
+    }
+
+    /// What is open of it.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tree(fd) | Self::UserNamespace(fd) => Some(fd.as_fd()),
+            Self::Nothing | Self::Link(_) | Self::Lent | Self::Later => None,
+        }
+    }
 }
 
 /// Opens what the child itself can open.
 pub fn open(plan: &Rootfs, in_user_namespace: bool) -> Result<Vec<Opened>> {
+    let in_order = plan.mounted_in == MountedIn::Own && !in_user_namespace;
     let one = |mount: &Mount| match &mount.source {
         _ if mount.idmap.is_some() && !mount.links.copy => Ok(Opened::Lent),
+        Source::Bind { .. } if in_order && !mount.is_shared() => Ok(Opened::Later),
         Source::Bind { source, recursive } => match bind_source(mount, source, *recursive) {
             Err(e) if e.errno() == Some(libc::EACCES) && in_user_namespace => Ok(Opened::Lent),
             other => other,
@@ -57,6 +84,27 @@ pub fn borrow(plan: &Rootfs, opened: &mut [Opened], sync: &Child) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// Opens what could wait until the mount's turn.
+///
+/// What could not is opened anew, to have a number that fits, where the kernel clones what is in no
+/// namespace yet (Linux 6.15).
+pub fn in_turn(mount: &Mount, opened: Opened) -> Result<Opened> {
+    match (&mount.source, opened) {
+        (Source::Bind { source, recursive }, Opened::Later) => {
+            bind_source(mount, source, *recursive)
+        }
+        (Source::Bind { recursive, .. }, Opened::Tree(tree))
+            if mount.is_shared() && mount.idmap.is_none() =>
+        {
+            match sys::clone_tree(&tree, Path::new(""), *recursive) {
+                Err(e) if e.errno() == Some(libc::EINVAL) => Ok(Opened::Tree(tree)),
+                other => other.map(Opened::Tree),
+            }
+        }
+        (_, opened) => Ok(opened),
+    }
 }
 
 fn bind_source(mount: &Mount, source: &Path, recursive: bool) -> Result<Opened> {

@@ -21,6 +21,8 @@ impl Resolve {
     pub const IN_ROOT: Self = Self(0x10 | 0x02);
     /// As [`Self::IN_ROOT`], and no component may be a symbolic link.
     pub const IN_ROOT_NO_LINKS: Self = Self(0x10 | 0x02 | 0x04);
+    /// No component may be a symbolic link or a magic one.
+    pub const NO_LINKS: Self = Self(0x02 | 0x04);
     /// The walk stays below the directory and on its mount, and magic links fail.
     pub const ON_THIS_MOUNT: Self = Self(0x08 | 0x02 | 0x01);
 }
@@ -147,6 +149,24 @@ pub fn fstat(fd: impl AsFd) -> Result<libc::stat> {
     unsafe {
         check(libc::fstat(raw, st.as_mut_ptr()), || format!("fstat({raw})"))?;
         Ok(st.assume_init())
+    }
+}
+
+/// The number of the mount that `fd` is on (statx(2)): since Linux 6.8 one that no other mount ever
+/// gets, before that one that no other has while it is mounted.
+pub fn mount_id(fd: impl AsFd) -> Result<u64> {
+    let raw = fd.as_fd().as_raw_fd();
+    let mask = libc::STATX_MNT_ID | libc::STATX_MNT_ID_UNIQUE;
+    let mut st = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path is an empty string, `st` is large enough, and all-zero is valid for it.
+    let st = unsafe {
+        let r = libc::statx(raw, c"".as_ptr(), libc::AT_EMPTY_PATH, mask, st.as_mut_ptr());
+        check(r, || format!("statx({raw}, {mask:#x})"))?;
+        st.assume_init()
+    };
+    match st.stx_mask & mask {
+        0 => Err(failed(libc::ENOTSUP, || format!("statx({raw}, {mask:#x})"))),
+        _ => Ok(st.stx_mnt_id),
     }
 }
 
