@@ -19,9 +19,19 @@ macro_rules! criu {
     };
 }
 
+/// Ends the test where the runtime under test is built without checkpoints.
+macro_rules! knows_the_verbs {
+    ($case:expr) => {
+        if $case.runtime_is("crun") && !$case.runtime(["--version"]).stdout.contains("+CRIU") {
+            skip!("this crun is built without CRIU");
+        }
+    };
+}
+
 #[test]
 fn help_tells_that_there_are_checkpoints() {
     let case = Case::new();
+    knows_the_verbs!(case);
     for verb in ["checkpoint", "restore"] {
         case.runtime([verb, "--help"]).success().prints_part("--image-path");
     }
@@ -30,6 +40,7 @@ fn help_tells_that_there_are_checkpoints() {
 #[test]
 fn an_option_without_its_value_says_so_in_the_words_that_podman_looks_for() {
     let case = Case::new();
+    knows_the_verbs!(case);
     let outcome = case.runtime(["restore", "--lsm-mount-context"]);
     assert!(outcome.code() != 0, "{outcome}");
     let text = outcome.stderr.clone() + &outcome.stdout;
@@ -40,6 +51,7 @@ fn an_option_without_its_value_says_so_in_the_words_that_podman_looks_for() {
 #[test]
 fn an_option_may_come_twice_as_podman_passes_it() {
     let case = Case::new();
+    knows_the_verbs!(case);
     let bundle = case.bundle().args(["sleep", "100"]);
     let mut command = case.command();
     command.args(["checkpoint", "--leave-running", "--leave-running", "--work-path", "/nowhere"]);
@@ -58,6 +70,7 @@ fn an_option_may_come_twice_as_podman_passes_it() {
 #[test]
 fn a_container_that_is_not_there_cannot_be_checkpointed() {
     let case = Case::new();
+    knows_the_verbs!(case);
     let mut command = case.command();
     command.arg("checkpoint").arg("--image-path").arg(case.dir().join("images")).arg("nobody");
     let text = if case.runtime_is("crun") { "nobody" } else { "does not exist" };

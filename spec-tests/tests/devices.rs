@@ -121,11 +121,12 @@ fn a_fifo_is_made_in_a_user_namespace_too() {
 #[test]
 fn a_device_that_the_host_lacks_is_named_in_a_user_namespace() {
     let case = Case::new();
+    differs!(case, ["crun"], "crun 1.8 makes a node there that nobody can open");
     let device = json!({ "path": "/dev/no-such", "type": "c", "major": 1, "minor": 3 });
     let bundle = user_namespace::mapped(&case).push("/linux/devices", device);
     case.run(&bundle).fails_with("/dev/no-such");
     case.assert_gone(&bundle);
-    differs!(case, ["runc", "crun"], "these mount whatever is there");
+    differs!(case, ["runc"], "runc mounts whatever is there");
     let device = json!({ "path": "/dev/zero", "type": "c", "major": 1, "minor": 3 });
     let bundle = user_namespace::mapped(&case).push("/linux/devices", device);
     case.run(&bundle).fails_with("/dev/zero").fails_with("1:3");

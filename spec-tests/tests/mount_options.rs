@@ -258,6 +258,7 @@ fn a_dangling_link_gets_what_it_points_to() {
 #[test]
 fn a_file_needs_a_file_and_a_directory_a_directory() {
     let case = Case::new();
+    differs!(case, ["crun"], "crun names the target without its slash");
     let file = case.dir().join("file");
     fs::write(&file, "a file").expect("write");
     let over = |source: &Path, target: &str| {
@@ -273,13 +274,16 @@ fn a_file_needs_a_file_and_a_directory_a_directory() {
 #[test]
 fn of_two_mounts_at_one_place_the_later_is_seen() {
     let case = Case::new();
+    let later = case.dir().join("later");
+    fs::create_dir(&later).expect("make a source");
+    fs::write(later.join("of-the-later"), "").expect("write");
     let bundle = case
         .bundle()
         .writable()
-        .mount("/t", "tmpfs", "one", &["mode=711"])
-        .mount("/t", "tmpfs", "two", &["mode=700"])
-        .sh("stat -c %a /t; grep -c ' /t ' /proc/self/mountinfo");
-    case.run(&bundle).quiet_success().prints("700\n2");
+        .mount("/t", "tmpfs", "tmpfs", &[])
+        .mount("/t", "bind", later.to_str().expect("UTF-8"), &["bind"])
+        .sh("ls /t; grep -c ' /t ' /proc/self/mountinfo");
+    case.run(&bundle).quiet_success().prints("of-the-later\n2");
 }
 
 #[test]
@@ -312,6 +316,7 @@ fn ten_thousand_mounts_are_made() {
 #[test]
 fn a_tmpfs_has_the_mode_of_the_directory_that_it_covers() {
     let case = Case::new();
+    differs!(case, ["crun"], "crun 1.8 leaves it the mode that the kernel gives, 1777");
     let bundle = case.bundle().writable().mount("/covered", "tmpfs", "tmpfs", &[]);
     let covered = bundle.rootfs().join("covered");
     fs::create_dir(&covered).expect("make a directory");
@@ -394,6 +399,9 @@ fn the_roots_propagation_takes_all_its_forms() {
         if case.runtime_is("crun") && given != "private" {
             continue; // crun 1.8 differs in what of it is kept
         }
+        if case.runtime_is("runc") && ["shared", "unbindable"].contains(&given) {
+            continue; // runc leaves the root private (root::a_shared_root_is_shared)
+        }
         let bundle = case.bundle().set("/linux/rootfsPropagation", given);
         let outcome = case.run_after(&setup, &bundle.args(["cat", "/proc/self/mountinfo"]));
         let have = propagation(outcome.quiet_success(), "/");
@@ -402,6 +410,4 @@ fn the_roots_propagation_takes_all_its_forms() {
             "{given}: {have}"
         );
     }
-    let bundle = case.bundle().set("/linux/rootfsPropagation", "sideways");
-    case.run(&bundle).fails_with("rootfsPropagation");
 }
