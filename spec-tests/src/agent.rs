@@ -64,12 +64,17 @@ pub struct Agent {
 impl Agent {
     /// Binds `agent.sock` in `dir` and answers in the background, as long as the test runs.
     pub fn bind(dir: &Path, answer: Answer) -> Agent {
+        Agent::bind_slow(dir, answer, Duration::ZERO)
+    }
+
+    /// As [`Agent::bind`], but each call waits this long for its answer.
+    pub fn bind_slow(dir: &Path, answer: Answer, delay: Duration) -> Agent {
         let path = dir.join("agent.sock");
         let socket = UnixListener::bind(&path).expect("bind the agent's socket");
         let (sender, arrived) = channel();
         std::thread::spawn(move || {
             for stream in socket.incoming().flatten() {
-                receive(&stream, answer, &sender);
+                receive(&stream, answer, delay, &sender);
             }
         });
         Agent { path, arrived }
@@ -89,7 +94,7 @@ impl Agent {
     }
 }
 
-fn receive(stream: &UnixStream, answer: Answer, sender: &Sender<Value>) {
+fn receive(stream: &UnixStream, answer: Answer, delay: Duration, sender: &Sender<Value>) {
     let mut text = vec![0u8; 1 << 16];
     let mut fds: Vec<OwnedFd> = Vec::new();
     let mut length = 0;
@@ -117,12 +122,12 @@ fn receive(stream: &UnixStream, answer: Answer, sender: &Sender<Value>) {
     };
     assert_eq!(fds.len(), 1, "one descriptor for one name: {state}");
     let listener = fds.remove(0);
-    std::thread::spawn(move || serve(&listener, answer));
+    std::thread::spawn(move || serve(&listener, answer, delay));
     let _ = sender.send(state);
 }
 
 /// Answers until the last process of the filter is gone.
-fn serve(listener: &OwnedFd, answer: Answer) {
+fn serve(listener: &OwnedFd, answer: Answer, delay: Duration) {
     loop {
         let mut notice = Notice::default();
         // SAFETY: the request fills a structure of the type that its number was made from.
@@ -132,6 +137,7 @@ fn serve(listener: &OwnedFd, answer: Answer) {
             Err(rustix::io::Errno::INTR) => continue,
             Err(_) => return,
         }
+        std::thread::sleep(delay);
         let mut reply = Reply { id: notice.id, ..Reply::default() };
         match answer {
             Answer::Error(number) => reply.error = -number,

@@ -31,6 +31,7 @@ pub mod image;
 pub mod inject;
 mod leak;
 pub mod limits;
+pub mod nested;
 mod program;
 pub mod registry;
 pub mod shape;

@@ -161,11 +161,20 @@ fn kill_of_what_has_ended_says_so() {
 #[test]
 fn buildah_kills_without_a_signal() {
     let case = Case::new();
-    let bundle = case.bundle().sh("trap 'exit 7' TERM; echo up; while :; do sleep 0.02; done");
+    let script = "trap 'echo got TERM; exit 7' TERM; echo up; while :; do sleep 0.02; done";
+    let bundle = case.bundle().sh(script);
     let started = case.start(&bundle);
     assert!(wait_until(|| started.stdout_now().contains("up")));
+    // It polls the state, and takes any other word for an error.
+    let known = ["creating", "created", "running", "stopped"];
+    assert!(known.contains(&case.status(&bundle).as_str()));
     case.runtime(["kill", &bundle.id]).quiet_success();
-    case.wait_stopped(&bundle);
+    assert!(wait_until(|| {
+        let status = case.status(&bundle);
+        assert!(known.contains(&status.as_str()), "{status}");
+        status == "stopped"
+    }));
+    assert_eq!(started.stdout_now(), "up\ngot TERM\n");
 }
 
 #[test]

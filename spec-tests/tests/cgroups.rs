@@ -58,8 +58,9 @@ fn init_is_in_its_cgroup_when_create_returns() {
         if cgroup::layout() == cgroup::Layout::V1 && !cgroup::has_controller(controller) {
             continue; // a hierarchy that this host does not have
         }
-        let procs = fs::read_to_string(cgroup::dir_of(pid, controller).join("cgroup.procs"));
-        let procs = procs.expect("read cgroup.procs");
+        let dir = cgroup::dir_of(pid, controller);
+        assert!(dir.ends_with(case.cgroups_path(&bundle.id).trim_start_matches('/')), "{dir:?}");
+        let procs = fs::read_to_string(dir.join("cgroup.procs")).expect("read cgroup.procs");
         assert!(procs.lines().any(|line| line == pid.to_string()), "{controller}: {procs}");
     }
 }

@@ -148,6 +148,11 @@ fn a_program_that_may_not_run_is_named() {
     differs!(case, ["crun"], "crun says \"Operation not permitted\" of a directory");
     let bundle = case.bundle().file("/plain", "data").args(["/plain"]);
     refused(&case, &bundle, "permission denied");
+    if case.runtime_is("runtime") {
+        // As execvp(3) has it; Go's look-up says "not found".
+        let bundle = case.bundle().file("/bin/plain", "data").args(["plain"]);
+        refused(&case, &bundle, "permission denied");
+    }
     let bundle = case.bundle().args(["/etc"]);
     let outcome = case.run(&bundle);
     let said = outcome.stderr.to_lowercase();
@@ -252,4 +257,17 @@ fn success_leaves_the_log_empty() {
     command.arg(&bundle.dir).arg(&bundle.id);
     case.outcome(command).quiet_success();
     assert_eq!(fs::read_to_string(&log).unwrap_or_default(), "");
+}
+
+#[test]
+fn debug_tells_what_is_done() {
+    let case = Case::new();
+    differs!(case, ["crun"], "crun 1.8 has nothing to tell of a run that succeeds");
+    let bundle = case.bundle().args(["echo", "ran"]);
+    bundle.write();
+    let mut command = case.command();
+    command.args(["--debug", "run", "--bundle"]).arg(&bundle.dir).arg(&bundle.id);
+    let outcome = case.outcome(command);
+    outcome.success().prints("ran");
+    assert!(outcome.stderr.contains("level=debug"), "{outcome}");
 }

@@ -225,11 +225,12 @@ fn cve_2021_30465_a_mount_target_that_is_swapped_meanwhile_stays_inside() {
     let case = Case::new();
     differs!(case, ["runc"], "runc 1.1 makes mount points where the link leads");
     let dir = outside(&case);
-    let bundle = case
-        .bundle()
-        .writable()
-        .mount("/swap/inner", "tmpfs", "tmpfs", &["size=1m"])
-        .mount("/swap/below/file", "bind", "/etc/hostname", &["bind"]);
+    let bundle = case.bundle().writable().mount("/swap/inner", "tmpfs", "tmpfs", &["size=1m"]);
+    // Many, since each gives the attacker a moment of microseconds.
+    let below: Vec<String> = (0..40).map(|n| format!("below-{n}")).collect();
+    let bundle = below.iter().fold(bundle, |bundle, name| {
+        bundle.mount(&format!("/swap/{name}/file"), "bind", "/etc/hostname", &["bind"])
+    });
     let (a, b) = (bundle.rootfs().join("swap"), bundle.rootfs().join("link"));
     fs::create_dir(&a).expect("make a directory");
     symlink(&dir, &b).expect("make the link");
@@ -245,10 +246,12 @@ fn cve_2021_30465_a_mount_target_that_is_swapped_meanwhile_stays_inside() {
         for _ in 0..60 {
             // Whether it succeeds is chance; the mount points are to be made anew each time.
             case.run(&bundle);
-            for made in [a.join("inner"), a.join("below"), b.join("inner"), b.join("below")] {
-                if !made.starts_with(&dir) && names(&dir) == ["secret"] {
-                    let _ = fs::remove_dir_all(made);
-                }
+            if names(&dir) != ["secret"] {
+                break;
+            }
+            for name in below.iter().map(String::as_str).chain(["inner"]) {
+                let _ = fs::remove_dir_all(a.join(name));
+                let _ = fs::remove_dir_all(b.join(name));
             }
         }
         done.store(true, Ordering::Relaxed);
@@ -516,12 +519,13 @@ fn bundle_file(case: &Case, path: &str) -> String {
 fn cve_2016_9962_the_runtime_cannot_be_traced_from_inside() {
     let case = Case::new();
     // While exec enters, every process inside tries to read the newcomer's descriptors.
-    let bundle = case
-        .bundle()
-        .capabilities(&["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"])
-        .sh("while :; do for p in /proc/[0-9]*; do \
-         for f in $p/fd/*; do readlink $f; done; done; done 2>/dev/null | grep -v '^/dev\\|pipe:'");
+    let bundle = case.bundle().capabilities(&["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]).sh(
+        "echo up; while :; do for p in /proc/[0-9]*; do for f in $p/fd/*; do \
+         case $(readlink $f) in ''|/dev*|pipe:*) ;; *) readlink $f;; esac; \
+         done; done; done 2>/dev/null",
+    );
     let started = case.start(&bundle);
+    assert!(spec_tests::wait_until(|| started.stdout_now().contains("up")));
     for _ in 0..10 {
         case.exec(&bundle, [], ["true"]).success();
     }

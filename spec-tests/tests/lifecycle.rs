@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::json;
-use spec_tests::{Case, differs, skip, wait_until};
+use spec_tests::{Case, differs, runtime, skip, wait_until};
 
 #[test]
 fn run_returns_the_exit_code_and_leaves_nothing() {
@@ -117,6 +118,25 @@ fn a_missing_state_root_means_missing_containers() {
     let case = Case::new();
     case.assert_missing("state", "absent");
     case.runtime(["delete", "--force", "absent"]).quiet_success().prints("");
+}
+
+#[test]
+fn another_root_has_containers_of_its_own() {
+    let case = Case::new();
+    let bundle = case.bundle().args(["sleep", "100"]);
+    case.start(&bundle);
+    assert!(case.root().join(&bundle.id).is_dir(), "its state is not below --root");
+    let other = case.dir().join("other-root");
+    fs::create_dir(&other).expect("make another root");
+    let there = |words: &[&str]| {
+        let mut command = Command::new(runtime());
+        command.arg("--root").arg(&other).args(words).stdin(std::process::Stdio::null());
+        case.outcome(command)
+    };
+    there(&["list", "-q"]).quiet_success().prints("");
+    assert_ne!(there(&["state", &bundle.id]).code(), 0);
+    there(&["delete", "--force", &bundle.id]);
+    assert_eq!(case.status(&bundle), "running");
 }
 
 #[test]
@@ -234,10 +254,18 @@ fn kill_of_a_stopped_container_says_not_running() {
 #[test]
 fn kill_all_reaches_every_process() {
     let case = Case::new();
-    let bundle = case.bundle().without_namespace("pid").sh("sleep 100 & sleep 101 & wait");
-    case.start(&bundle);
-    assert!(wait_until(|| case.runtime(["ps", "-f", "json", &bundle.id]).stdout.contains(',')));
-    case.runtime(["kill", "--all", &bundle.id, "KILL"]).quiet_success();
+    // Each tells that the signal has reached it: what is left alive would be ended by `delete`.
+    let wait = "echo up $n; while :; do sleep 0.02; done";
+    let script = format!(
+        "for n in 1 2 3; do (trap \"echo got $n; exit\" TERM; {wait}) & done; \
+         n=0; trap 'echo got 0; exit' TERM; {wait}"
+    );
+    let bundle = case.bundle().without_namespace("pid").sh(&script);
+    let started = case.start(&bundle);
+    let all = |word: &str| (0..4).all(|n| started.stdout_now().contains(&format!("{word} {n}\n")));
+    assert!(wait_until(|| all("up")), "{started}");
+    case.runtime(["kill", "--all", &bundle.id, "TERM"]).quiet_success();
+    assert!(wait_until(|| all("got")), "{}", started.stdout_now());
     case.wait_stopped(&bundle);
     case.runtime(["delete", &bundle.id]).quiet_success();
     case.assert_gone(&bundle);

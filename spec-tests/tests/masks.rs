@@ -1,7 +1,7 @@
 //! Masked and read-only paths (config-linux.md#masked-paths, #readonly-paths).
 
 use serde_json::json;
-use spec_tests::Case;
+use spec_tests::{Case, differs};
 
 #[test]
 fn a_masked_file_reads_as_empty() {
@@ -26,6 +26,23 @@ fn a_masked_directory_is_empty_and_closed() {
     let outcome = case.run(&bundle);
     assert_eq!(outcome.stdout, "");
     assert!(outcome.code() != 0 && outcome.stderr.contains("Read-only"), "{outcome}");
+}
+
+/// A superblock for each of them costs a machine with many cores seconds (kubernetes#138512).
+#[test]
+fn masked_directories_share_one_file_system() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "runc 1.1 and crun 1.8 mount a tmpfs for each");
+    let mut bundle = case.bundle();
+    for name in ["one", "two", "three"] {
+        bundle = bundle.file(&format!("/etc/{name}/file"), "text");
+        bundle = bundle.push("/linux/maskedPaths", format!("/etc/{name}"));
+    }
+    let outcome = case.run(&bundle.sh("cd /etc; stat -c %d . one two three; ls one two three"));
+    let lines: Vec<_> = outcome.quiet_success().stdout.lines().collect();
+    assert_ne!(lines[0], lines[1], "{outcome}");
+    assert!(lines[1] == lines[2] && lines[2] == lines[3], "{outcome}");
+    assert!(!outcome.stdout.contains("file"), "{outcome}");
 }
 
 #[test]

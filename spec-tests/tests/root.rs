@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::symlink;
 
+use serde_json::json;
+use spec_tests::nested::{inner, nested, outer};
 use spec_tests::{Case, differs};
 
 #[test]
@@ -105,4 +107,24 @@ fn an_unbindable_root_is_unbindable() {
     let case = Case::new();
     differs!(case, ["runc", "crun"], "runc and crun leave it private");
     assert_eq!(propagation(&case, "unbindable"), "unbindable");
+}
+
+#[test]
+fn where_pivot_root_is_forbidden_no_pivot_serves() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "they need a cgroup, which there is not inside");
+    // As on a ramdisk: pivot_root(2) says EINVAL.
+    let outer = || {
+        let refuse =
+            json!([{ "names": ["pivot_root"], "action": "SCMP_ACT_ERRNO", "errnoRet": 22 }]);
+        outer(&case)
+            .file("/of-the-outer", "")
+            .set("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": refuse }))
+    };
+    let inner = inner(&case).sh("ls / /.. /../..; echo ran");
+    let refused = nested(&case, outer(), &inner, "", "run");
+    refused.fails_with("make the root file system the root").prints("");
+    let outcome = nested(&case, outer(), &inner, "", "run --no-pivot");
+    outcome.success().prints_part("ran");
+    assert!(!outcome.stdout.contains("of-the-outer"), "{outcome}");
 }

@@ -1,5 +1,7 @@
 //! Seccomp's answers by an agent (config-linux.md#seccomp, The Container Process State).
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use spec_tests::agent::{Agent, Answer};
 use spec_tests::{Bundle, Case, differs};
@@ -140,4 +142,21 @@ fn podmans_annotation_names_the_agent_too() {
     let outcome = case.run(&bundle);
     assert!(outcome.code() == 1 && outcome.stderr.contains("not empty"), "{outcome}");
     assert_eq!(agent.told()["fds"], json!(["seccompFd"]));
+}
+
+#[test]
+fn a_call_that_the_agent_holds_is_interrupted_only_where_it_may_be() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "the flag is newer");
+    let agent = Agent::bind_slow(case.dir(), Answer::Error(39), Duration::from_millis(1500));
+    // A signal with a handler comes while the shell's own chdir(2) waits for the agent.
+    let script = "trap 'echo signal' USR1; (sleep 0.5; kill -USR1 1) & cd /tmp; wait";
+    let said = |flags: Value| {
+        let bundle = notified(&case, &agent, &["chdir"]).set("/linux/seccomp/flags", flags);
+        case.run(&bundle.sh(script)).stderr.clone()
+    };
+    let killable = said(json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]));
+    assert!(killable.contains("not empty"), "the agent's answer is lost: {killable}");
+    let plain = said(json!([]));
+    assert!(!plain.contains("not empty"), "the call was not interrupted: {plain}");
 }
