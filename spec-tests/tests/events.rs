@@ -140,11 +140,17 @@ fn throttling_is_measured_and_bites() {
         (Instant::now(), number(&cpu["usage"]["total"]), cpu["throttling"].clone())
     };
     let (from, before, _) = measure();
-    std::thread::sleep(Duration::from_secs(3));
-    let (until, after, throttling) = measure();
+    // A machine that is busy gives less than the quota, and so throttles seldom.
+    let (until, after, throttling) = loop {
+        std::thread::sleep(Duration::from_secs(3));
+        let last = measure();
+        if number(&last.2["throttledPeriods"]) >= 10 || last.0 > from + Duration::from_secs(40) {
+            break last;
+        }
+    };
     let ratio = (after - before) as f64 / (until - from).as_nanos() as f64;
-    // A fifth of one CPU; a machine that is busy gives less, none gives more.
-    assert!((0.02..0.26).contains(&ratio), "{ratio}");
+    // A fifth of one CPU, and nowhere more.
+    assert!((0.002..0.26).contains(&ratio), "{ratio}");
     assert!(number(&throttling["throttledPeriods"]) >= 10, "{throttling}");
     assert!(number(&throttling["throttledTime"]) > 100_000_000, "{throttling}");
 }

@@ -287,23 +287,6 @@ fn the_log_may_go_to_syslog() {
 }
 
 #[test]
-fn the_keyring_is_new_unless_the_callers_is_wanted() {
-    let case = Case::new();
-    differs!(case, ["crun"], "crun names it otherwise");
-    let bundle = case.bundle().sh("cat /proc/keys");
-    if !std::path::Path::new("/proc/keys").exists() {
-        skip!("this kernel has no keys");
-    }
-    let shown = case.run(&bundle).success().stdout.clone();
-    if !shown.contains("_ses") {
-        skip!("this kernel does not show keys to containers");
-    }
-    assert!(shown.contains(&format!("_ses.{}", bundle.id)), "{shown}");
-    let kept = case.on_bundle("run", &bundle, ["--no-new-keyring"]);
-    assert!(!kept.success().stdout.contains(&format!("_ses.{}", bundle.id)), "{kept}");
-}
-
-#[test]
 fn exec_flags_change_the_process() {
     let case = Case::new();
     differs!(
