@@ -190,10 +190,12 @@ fn inheritable_capabilities_are_empty_unless_asked_for() {
 #[test]
 fn no_capabilities_means_none() {
     let case = Case::new();
-    let bundle = case.bundle().set("/process/capabilities", json!({}));
-    let outcome = case.run(&bundle.args(["cat", "/proc/self/status"]));
-    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-        assert_eq!(outcome.field(set), mask(&[]), "{set}");
+    for none in [json!({}), json!(null)] {
+        let bundle = case.bundle().set("/process/capabilities", none);
+        let outcome = case.run(&bundle.args(["cat", "/proc/self/status"]));
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(outcome.field(set), mask(&[]), "{set}");
+        }
     }
 }
 
