@@ -82,9 +82,9 @@ fn a_host_file_of_another_owner_stays_closed() {
 fn the_root_may_lie_below_a_directory_that_the_mapped_user_cannot_search() {
     let case = Case::new();
     // podman's vfs gives its directories to the mapped root, and 4242 stands for anybody else.
-    for owner in [0, FIRST, 4242] {
-        if owner == 4242 {
-            differs!(case, ["runc", "crun"], "they open it with the container's rights alone");
+    for owner in [FIRST, 0, 4242] {
+        if owner != FIRST {
+            differs!(case, ["runc", "crun"], "they open it with the rights of the container alone");
         }
         let bundle = mapped(&case);
         let closed = case.dir().join(format!("closed-{owner}"));
