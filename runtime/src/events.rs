@@ -5,6 +5,7 @@ use crate::cgroup::statistics::{Statistics, interfaces};
 use crate::container::{Container, ContainerId, Status};
 use crate::error::{Context, Error, Result};
 use crate::plan::namespaces::Kind;
+use crate::plan::rdt::Rdt;
 use crate::sys::signal;
 use serde::Serialize;
 use std::io::Write as _;
@@ -49,9 +50,13 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
         return Err(Error::new(format!("container {} has no cgroup, which counts", args.id)));
     }
     cgroup.open()?;
+    // Where resctrl is mounted no more, nothing is known of it.
+    let rdt = Rdt::of_config(&container.config()?).unwrap_or(None);
     let measure = || -> Result<Statistics> {
         let network_interfaces = network(&container)?;
-        Ok(Statistics { network_interfaces, ..Statistics::read(&cgroup)? })
+        let intel_rdt = rdt.as_ref().map(|plan| crate::rdt::statistics(plan, &args.id));
+        let intel_rdt = intel_rdt.unwrap_or_default();
+        Ok(Statistics { network_interfaces, intel_rdt, ..Statistics::read(&cgroup)? })
     };
     let stats = |data: &Statistics| print("stats", &args.id, Some(data));
     if args.stats {

@@ -3,6 +3,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::plan::rdt::Rdt;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -71,6 +72,76 @@ impl Groups {
         }
         Ok(())
     }
+}
+
+/// Gives the class of a container other schemata (`update`); `lines` name their resource.
+pub fn change(plan: &Rdt, id: &str, lines: &[String]) -> Result<()> {
+    let file = Groups::new(plan, id).class.join("schemata");
+    // The kernel takes or refuses each line by itself; "\n" ends one.
+    lines.iter().try_for_each(|line| write(&file, &format!("{line}\n")))
+}
+
+/// What is known of a container's class, in the words of runc's `events`: the schemata, those of the
+/// default class, what the hardware has, and, with a monitoring group, what was used of it.
+pub fn statistics(plan: &Rdt, id: &str) -> Map<String, Value> {
+    let groups = Groups::new(plan, id);
+    let mut all = Map::new();
+    let resources = [
+        ("L3", "l3_cache", &["cbm_mask", "min_cbm_bits", "num_closids"][..]),
+        ("MB", "mem_bw", &["bandwidth_gran", "delay_linear", "min_bandwidth", "num_closids"][..]),
+    ];
+    for (resource, name, files) in resources {
+        for (directory, suffix) in [(&groups.class, ""), (&plan.root, "_root")] {
+            if let Some(line) = schema(directory, resource) {
+                all.insert(format!("{name}_schema{suffix}"), line.into());
+            }
+        }
+        let info = plan.root.join("info").join(resource);
+        let known: Map<_, _> = files.iter().filter_map(|file| entry(&info, file)).collect();
+        if !known.is_empty() {
+            all.insert(format!("{name}_info"), known.into());
+        }
+    }
+    if let Some(monitor) = &groups.monitor {
+        for (key, files) in [
+            ("mbm_stats", &["mbm_total_bytes", "mbm_local_bytes"][..]),
+            ("cmt_stats", &["llc_occupancy"]),
+        ] {
+            let used = monitored(monitor, files);
+            if !used.is_empty() {
+                all.insert(key.into(), used.into());
+            }
+        }
+    }
+    all
+}
+
+/// The line of `schemata` that is about the resource.
+fn schema(directory: &Path, resource: &str) -> Option<String> {
+    let text = std::fs::read_to_string(directory.join("schemata")).ok()?;
+    let of = |line: &&str| line.split_once(':').is_some_and(|(name, _)| name.trim() == resource);
+    text.lines().find(of).map(|line| line.trim().to_string())
+}
+
+/// A file as a JSON member: a number, or a text as a mask is one.
+fn entry(directory: &Path, file: &str) -> Option<(String, Value)> {
+    let text = std::fs::read_to_string(directory.join(file)).ok()?;
+    let text = text.trim();
+    let value = match text.parse::<u64>() {
+        Ok(number) if !file.ends_with("mask") => number.into(),
+        _ => text.into(),
+    };
+    Some((file.to_string(), value))
+}
+
+/// The files of each L3 domain of a monitoring group, in the order of the domains.
+fn monitored(monitor: &Path, files: &[&str]) -> Vec<Value> {
+    let entries = std::fs::read_dir(monitor.join("mon_data")).into_iter().flatten().flatten();
+    let mut domains: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    domains.sort();
+    let used =
+        |domain: &PathBuf| files.iter().filter_map(|f| entry(domain, f)).collect::<Map<_, _>>();
+    domains.iter().map(used).filter(|one| !one.is_empty()).map(Value::from).collect()
 }
 
 /// Removes groups; those that are gone already are no error.
@@ -214,6 +285,32 @@ mod tests {
         groups.make(&plan).unwrap();
         assert_eq!(groups.own(), [fake.0.join("gold/mon_groups/c1")]);
         assert!(fake.0.join("gold/mon_groups/c1").is_dir());
+    }
+
+    #[test]
+    fn a_class_is_changed_and_told_of() {
+        let fake = Fake::new("change");
+        let mut plan = fake.plan(Some("gold"), &[], &[]);
+        plan.monitoring = true;
+        let domain = fake.0.join("gold/mon_groups/c1/mon_data/mon_L3_00");
+        fs::create_dir_all(&domain).unwrap();
+        fs::write(domain.join("llc_occupancy"), "4096\n").unwrap();
+        fs::create_dir_all(fake.0.join("info/L3")).unwrap();
+        fs::write(fake.0.join("info/L3/cbm_mask"), "100\n").unwrap();
+        fs::write(fake.0.join("info/L3/num_closids"), "16\n").unwrap();
+        fs::write(fake.0.join("gold/schemata"), "").unwrap();
+        change(&plan, "c1", &["L3:0=f;1=f".into()]).unwrap();
+        assert_eq!(fake.read("gold/schemata"), "L3:0=f;1=f\n");
+        let wanted = serde_json::json!({
+            "l3_cache_schema": "L3:0=f;1=f",
+            "l3_cache_schema_root": "L3:0=0ff;1=0ff",
+            "l3_cache_info": { "cbm_mask": "100", "num_closids": 16 },
+            "mem_bw_schema_root": "MB:0=100;1=100",
+            "cmt_stats": [{ "llc_occupancy": 4096 }],
+        });
+        assert_eq!(Value::from(statistics(&plan, "c1")), wanted);
+        let e = change(&fake.plan(Some("none"), &[], &[]), "c1", &["L3:0=f".into()]);
+        assert!(e.unwrap_err().to_string().contains("none/schemata"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::cgroup::devices::Rule;
 use crate::container::{Container, ContainerId, Status};
 use crate::error::{Context, Error, Result};
 use crate::plan::document;
+use crate::plan::rdt::{self, Rdt};
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value};
 use std::io::Read as _;
@@ -118,7 +119,8 @@ impl Limits {
 /// The verb.
 pub fn run(root: &Path, args: &Args) -> Result<()> {
     let id = &ContainerId::new(&args.id)?;
-    refuse_resctrl(args)?;
+    let schemata =
+        rdt::update_lines(args.l3_cache_schema.as_deref(), args.mem_bw_schema.as_deref())?;
     let container = Container::open_locked(root, id)?;
     match container.status()? {
         Status::Created | Status::Running | Status::Paused => {}
@@ -126,6 +128,10 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     }
     if container.record.cgroups.is_empty() {
         return Err(Error::new(format!("container {id} has no cgroup, which limits would be for")));
+    }
+    if !schemata.is_empty() {
+        change_schemata(&container, &schemata)
+            .wrap(|| format!("update container {id}: --l3-cache-schema, --mem-bw-schema"))?;
     }
     let resources = match &args.resources {
         None => args.limits.resources()?,
@@ -141,17 +147,14 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
         .wrap(|| format!("update container {id}"))
 }
 
-fn refuse_resctrl(args: &Args) -> Result<()> {
-    let given = [
-        ("--l3-cache-schema", args.l3_cache_schema.is_some()),
-        ("--mem-bw-schema", args.mem_bw_schema.is_some()),
-    ];
-    match given.iter().find(|(_, given)| *given) {
-        None => Ok(()),
-        Some((flag, _)) => Err(Error::new(format!(
-            "{flag}: the container has no resctrl group, which this version does not make"
-        ))),
-    }
+/// A container without a class of its own would need all of its processes moved into a new one.
+fn change_schemata(container: &Container, lines: &[String]) -> Result<()> {
+    let plan = Rdt::of_config(&container.config()?)?.ok_or_else(|| {
+        Error::new(
+            "the container has no resctrl class, which linux.intelRdt in its config.json asks for",
+        )
+    })?;
+    crate::rdt::change(&plan, &container.record.id, lines)
 }
 
 fn read(path: &Path) -> Result<LinuxResources> {

@@ -349,3 +349,17 @@ fn a_container_that_waits_or_is_paused_can_be_updated() {
     assert_eq!(case.status(&bundle), "paused");
     case.runtime(["resume", &bundle.id]).quiet_success();
 }
+
+#[test]
+fn a_cache_schema_wants_a_class() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "crun has no such flag, and runc makes a class");
+    let bundle = case.bundle().args(["sleep", "100"]);
+    case.start(&bundle);
+    for (flag, line) in [("--l3-cache-schema", "L3:0=f"), ("--mem-bw-schema", "MB:0=20")] {
+        let outcome = case.runtime(["update", flag, line, &bundle.id]);
+        outcome.exits(1).fails_with(flag).fails_with("linux.intelRdt");
+    }
+    let outcome = case.runtime(["update", "--mem-bw-schema", "L3:0=f", &bundle.id]);
+    outcome.exits(1).fails_with("MB:");
+}

@@ -1,6 +1,6 @@
 //! `linux.intelRdt`: cache and memory bandwidth classes (config-linux.md, IntelRdt).
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use oci_spec::runtime::LinuxIntelRdt;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,33 @@ impl Rdt {
         let monitoring = spec.enable_monitoring().unwrap_or(false);
         Ok(Self { root, class, caches, schemata, monitoring })
     }
+}
+
+impl Rdt {
+    /// What a container's configuration says of it, with resctrl mounted as it is now.
+    pub fn of_config(spec: &oci_spec::runtime::Spec) -> Result<Option<Self>> {
+        let Some(rdt) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) else {
+            return Ok(None);
+        };
+        let mounts =
+            std::fs::read_to_string("/proc/self/mountinfo").wrap(|| "read /proc/self/mountinfo")?;
+        Self::new(rdt, &mounts).map(Some)
+    }
+}
+
+/// The lines that `update` is given: the cache's, and the memory bandwidth's, which begins so.
+pub fn update_lines(cache: Option<&str>, bandwidth: Option<&str>) -> Result<Vec<String>> {
+    if bandwidth.is_some_and(|line| !line.starts_with("MB:")) {
+        return Err(Error::new("--mem-bw-schema: does not begin with \"MB:\""));
+    }
+    let given = [("--l3-cache-schema", cache), ("--mem-bw-schema", bandwidth)];
+    let lines = given.into_iter().filter_map(|(flag, line)| line.map(|line| (flag, line)));
+    lines
+        .map(|(flag, line)| match line.contains('\n') {
+            true => Err(Error::new(format!("{flag}: contains a newline"))),
+            false => Ok(line.to_string()),
+        })
+        .collect()
 }
 
 fn wrong(property: &str, why: &str) -> Error {
@@ -101,6 +128,18 @@ mod tests {
         assert_eq!(rdt.schemata, ["L2:0=f"]);
         assert!(rdt.monitoring);
         assert_eq!(read(r#"{"closID":"/"}"#, MOUNTS).unwrap().class, Some(PathBuf::new()));
+    }
+
+    #[test]
+    fn lines_of_an_update_are_one_line_each() {
+        let lines = update_lines(Some("L3:0=f"), Some("MB:0=20")).unwrap();
+        assert_eq!(lines, ["L3:0=f", "MB:0=20"]);
+        for (cache, bandwidth, flag) in
+            [(Some("L3:0=f\nMB:0=1"), None, "--l3-cache"), (None, Some("L3:0=f"), "--mem-bw")]
+        {
+            let e = update_lines(cache, bandwidth).unwrap_err().to_string();
+            assert!(e.starts_with(flag), "{e}");
+        }
     }
 
     #[test]

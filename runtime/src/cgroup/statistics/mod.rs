@@ -30,8 +30,11 @@ pub struct Statistics {
     pub blkio: io::Blkio,
     /// Huge pages, by their size (`2MB`).
     pub hugetlb: BTreeMap<String, Hugetlb>,
+    /// Devices for remote access to memory; none where the kernel or the host has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rdma_stats: Option<Rdma>,
     /// Resource control, of which nothing is known without a group.
-    pub intel_rdt: BTreeMap<String, String>,
+    pub intel_rdt: serde_json::Map<String, serde_json::Value>,
     /// Devices of the container's own network namespace; none if it has none.
     pub network_interfaces: Option<Vec<Interface>>,
 }
@@ -54,6 +57,21 @@ pub struct Hugetlb {
     #[serde(skip_serializing_if = "zero")]
     max: u64,
     failcnt: u64,
+}
+
+/// Use and limits of RDMA devices (kernel's cgroup-v1/rdma.rst).
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub struct Rdma {
+    rdma_limit: Vec<RdmaDevice>,
+    rdma_current: Vec<RdmaDevice>,
+}
+
+/// One of them; a limit of none is the largest number, as runc writes it.
+#[derive(Debug, Default, PartialEq, Serialize)]
+struct RdmaDevice {
+    device: String,
+    hca_handles: u32,
+    hca_objects: u32,
 }
 
 /// A network device.
@@ -97,6 +115,7 @@ impl Statistics {
             pids: pids(cgroup)?,
             blkio: io::Blkio::read(cgroup)?,
             hugetlb: hugetlb(cgroup)?,
+            rdma_stats: rdma(cgroup)?,
             ..Self::default()
         })
     }
@@ -181,6 +200,27 @@ fn parse_pressure(text: &str) -> Option<Pressure> {
     (!text.is_empty()).then_some(pressure)
 }
 
+fn rdma(cgroup: &Cgroup) -> Result<Option<Rdma>> {
+    let Some(group) = Group::of(cgroup, "rdma") else { return Ok(None) };
+    let read = |file| group.text(file).map(|text| parse_rdma(&text));
+    let found = Rdma { rdma_limit: read("rdma.max")?, rdma_current: read("rdma.current")? };
+    Ok((found != Rdma::default()).then_some(found))
+}
+
+/// Lines such as `mlx4_0 hca_handle=2 hca_object=max`.
+fn parse_rdma(text: &str) -> Vec<RdmaDevice> {
+    let line = |line: &str| {
+        let (device, values) = line.split_once(' ')?;
+        let value = |name| {
+            let found = values.split(' ').find_map(|v| v.strip_prefix(name)?.strip_prefix('='))?;
+            if found == "max" { Some(u32::MAX) } else { found.parse().ok() }
+        };
+        let (hca_handles, hca_objects) = (value("hca_handle")?, value("hca_object")?);
+        Some(RdmaDevice { device: device.into(), hca_handles, hca_objects })
+    };
+    text.lines().filter_map(line).collect()
+}
+
 fn zero(number: &u64) -> bool {
     *number == 0
 }
@@ -248,6 +288,13 @@ pub fn interfaces(table: &str) -> Vec<Interface> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rdma_devices_are_read() {
+        let read = parse_rdma("mlx4_0 hca_handle=2 hca_object=max\nocrdma1 hca_handle=3\n");
+        let (device, hca_handles) = ("mlx4_0".to_string(), 2);
+        assert_eq!(read, [RdmaDevice { device, hca_handles, hca_objects: u32::MAX }]);
+    }
 
     #[test]
     fn pressure_is_parsed() {
