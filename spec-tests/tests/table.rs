@@ -1,5 +1,9 @@
 //! The table of features in docs/conformance.md is whole, true and fresh.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
 use spec_tests::features::{complaints, document, draw, read, repository, rows};
 use spec_tests::skip;
 
@@ -26,6 +30,27 @@ fn the_document_is_what_make_features_writes() {
     }
     let (old, new) = document(&repository()).expect("render the table");
     assert!(old == new, "docs/conformance.md is stale: run `make features`");
+}
+
+#[test]
+fn the_table_of_clients_names_their_tests_and_all_of_them() {
+    if no_sources() {
+        skip!("the sources are not here");
+    }
+    let read = |path: &Path| fs::read_to_string(path).expect("read a file");
+    let mut tests = BTreeSet::new();
+    for entry in fs::read_dir(repository().join("spec-tests/clients")).expect("list the clients") {
+        let source = read(&entry.expect("an entry").path());
+        for after in source.split("#[test]\nfn ").skip(1) {
+            tests.insert(after.split('(').next().expect("a name").to_owned());
+        }
+    }
+    let document = read(&repository().join("docs/testing.md"));
+    let (_, table) = document.split_once("## The clients").expect("the section");
+    let rows = table.lines().filter(|line| line.starts_with('|'));
+    let words = rows.flat_map(|row| row.split('`').skip(1).step_by(2).map(str::to_owned));
+    let named: BTreeSet<String> = words.filter(|word| word.contains('_')).collect();
+    assert_eq!(named, tests);
 }
 
 #[test]
