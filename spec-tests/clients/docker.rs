@@ -76,6 +76,28 @@ impl Docker<'_> {
     fn pid(&self, name: &str) -> u32 {
         self.inspect("{{.State.Pid}}", name).parse().expect("a pid")
     }
+
+    /// `docker start --checkpoint CHECKPOINT NAME`
+    ///
+    /// dockerd packs the images anew and hands them to its containerd, which may still hold the same
+    /// bytes since the checkpoint was made (moby#42900): until its next collection of garbage it
+    /// refuses what it has. Here it is told to drop them.
+    #[track_caller]
+    fn start_from(&self, checkpoint: &str, name: &str) -> Outcome {
+        let start = || self.call(&["start", "--checkpoint", checkpoint, name]);
+        let started = start();
+        let has = |word: &&str| word.starts_with("sha256:");
+        let kept = started.stderr.split_whitespace().find(has);
+        let Some(digest) = kept.filter(|_| started.stderr.contains("already exists")) else {
+            return started;
+        };
+        let mut command = Command::new("ctr");
+        let socket = self.case.dir().join("docker/exec/containerd/containerd.sock");
+        command.arg("--address").arg(socket).args(["--namespace", "moby", "content", "rm"]);
+        command.arg(digest.trim_end_matches(':'));
+        self.case.outcome(command).success();
+        start()
+    }
 }
 
 impl Drop for Docker<'_> {
@@ -333,15 +355,17 @@ fn docker_checkpoints_and_restores() {
     let docker = docker!(case);
     docker.run(&["-d", "--name", "counter"], &["sh", "-c", COUNTER]).success();
     let count = || count_by(|| docker.call(&["exec", "counter", "cat", "/count"]));
-    let before = count();
+    let status = || docker.call(&["inspect", "--format", "{{.State.Status}}", "counter"]);
+    let first = count();
+    docker.call(&["checkpoint", "create", "--leave-running", "counter", "alive"]).success();
+    status().success().prints("running");
+    assert!(wait_until(|| count() > first), "it stays at {first}");
+    let second = count();
     docker.call(&["checkpoint", "create", "counter", "one"]).success();
-    let status = docker.call(&["inspect", "--format", "{{.State.Status}}", "counter"]);
-    status.success().prints("exited");
-    let started = docker.call(&["start", "--checkpoint", "one", "counter"]);
-    if started.stderr.contains("failed to upload checkpoint to containerd") {
-        skip!("dockerd cannot hand its checkpoint to this containerd, whatever the runtime");
-    }
-    started.success();
-    let after = count();
-    assert!(after > before, "{after} after {before}");
+    status().success().prints("exited");
+    docker.call(&["checkpoint", "ls", "counter"]).success().prints_part("one");
+    docker.start_from("one", "counter").success();
+    status().success().prints("running");
+    let third = count();
+    assert!(third > second, "{third} after {second}");
 }

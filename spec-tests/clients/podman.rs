@@ -306,9 +306,9 @@ fn podman_checkpoints_and_restores() {
     let first = count("c");
     podman.call(&["container", "checkpoint", "--leave-running", "c"]).success();
     status("c").prints("running");
-    podman.call(&["container", "checkpoint", "c"]).success();
+    podman.call(&["container", "checkpoint", "--keep", "c"]).success();
     status("c").prints("exited");
-    podman.call(&["container", "restore", "c"]).success();
+    podman.call(&["container", "restore", "--keep", "c"]).success();
     status("c").prints("running");
     let second = count("c");
     assert!(second > first, "{second} after {first}");
