@@ -5,11 +5,14 @@
 //! Files are replaced by rename, so that a reader sees the old or the new one. ROOT is expected on
 //! a tmpfs and to be gone after a reboot, so nothing is synchronised to a disk.
 //!
+//! How its name is taken and given back: `directory.rs`.
+//!
 //! The status is never stored: it follows from whether the recorded process lives. A pid alone may
 //! be another process's by now, so the start time (proc_pid_stat(5), field 22) is compared too.
 
 use crate::cgroup::driver::Driver;
 use crate::cgroup::{Cgroup, Place};
+use crate::directory::{self, STATE};
 use crate::error::{self, Context, Error, Result};
 use crate::plan::namespaces::Kind;
 use crate::root_mount::RootMount;
@@ -19,6 +22,7 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The layout of `state.json`. It grows by properties that may be missing, so that every older
 /// layout can be read: a runtime that is replaced keeps its containers. A newer one is refused, not
@@ -34,6 +38,11 @@ pub const VERSION: u32 = 3;
 pub const START: &str = "start.fifo";
 /// The same FIFO before `create` is done.
 pub const PENDING: &str = ".start.fifo";
+/// Is there once the deletion has begun.
+const DELETING: &str = ".deleting";
+/// How long `create` waits for another runtime to let go of the name, so that one that was just killed
+/// is not taken for one that is at work.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Says in it why execve(2) failed; closed without a word when it succeeded.
 pub const RESULT: &str = "result.fifo";
 
@@ -150,64 +159,103 @@ impl Container {
     /// Makes a locked state directory for a new container.
     ///
     /// # Errors
-    /// The name is in use, or the directory cannot be made.
+    /// The name is in use ([`error::Kind::Exists`]), or the directory cannot be made.
     pub fn create(root: &Path, id: &ContainerId, record: Record) -> Result<Self> {
-        make_root(root)?;
+        directory::make_root(root)?;
         let path = root.join(id.as_str());
-        match fs::mkdirat(fs::CWD, &path, 0o711) {
-            Err(e) if e.errno() == Some(libc::EEXIST) => {
-                return Err(Error::new(format!(
+        let Some(directory) = directory::take(&path)? else {
+            return Err(Error::of(
+                error::Kind::Exists,
+                format!(
                     "container with given ID already exists: {id}; delete it first, or choose another name"
-                )));
-            }
-            other => other.wrap(|| "make the state directory")?,
+                ),
+            ));
+        };
+        let container = Self { directory, path, record, root: root.into(), locked: true };
+        match container.save() {
+            Ok(()) => Ok(container),
+            Err(error) => Err(directory::and_left(error, container.erase())),
         }
-        let opened = fs::openat(fs::CWD, &path, libc::O_RDONLY | libc::O_DIRECTORY, 0);
-        let filled = opened.and_then(|directory| {
-            fs::flock(&directory, libc::LOCK_EX)?;
-            let path = path.clone();
-            let container = Self { directory, path, record, root: root.into(), locked: true };
-            container.save()?;
-            Ok(container)
-        });
-        filled.map_err(|error| match erase(root, &path) {
-            Ok(()) => error,
-            Err(left) => error.wrap(format!("(and left behind: {left})")),
-        })
     }
 
     /// Opens the container `id`, without a lock.
     pub fn open(root: &Path, id: &ContainerId) -> Result<Self> {
-        let path = root.join(id.as_str());
-        let directory = match fs::openat(fs::CWD, &path, libc::O_RDONLY | libc::O_DIRECTORY, 0) {
-            Err(e) if matches!(e.errno(), Some(libc::ENOENT | libc::ENOTDIR)) => {
-                return Err(Error::of(
-                    error::Kind::NotFound,
-                    format!("container does not exist: {id} is not below {}", root.display()),
-                ));
+        let (directory, path) = directory::find(root, id.as_str())?;
+        let record = match Self::read(&directory, &path) {
+            // Who has the lock is about to write it, or to remove the directory.
+            Err(e) if e.kind() == error::Kind::Corrupt => {
+                fs::flock(&directory, libc::LOCK_SH).wrap(|| "lock the container")?;
+                fs::flock(&directory, libc::LOCK_UN)?;
+                if directory::is_removed(&directory)? {
+                    return Self::open(root, id);
+                }
+                Self::read(&directory, &path)?
             }
-            other => other.wrap(|| "open the state directory")?,
+            other => other?,
         };
-        let record = Self::read(&directory, &path)?;
         Ok(Self { directory, path, record, root: root.into(), locked: false })
     }
 
     /// Opens the container and waits for its lock; what others changed meanwhile is seen.
     pub fn open_locked(root: &Path, id: &ContainerId) -> Result<Self> {
-        let mut container = Self::open(root, id)?;
-        fs::flock(&container.directory, libc::LOCK_EX).wrap(|| "lock the container")?;
-        container.locked = true;
-        // The directory may have been deleted, and even made anew, while we waited.
-        let fresh = Self::open(root, id)?;
-        let same = {
-            let (a, b) = (fs::fstat(&container.directory)?, fs::fstat(&fresh.directory)?);
-            (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+        let (directory, path) = directory::find_locked(root, id.as_str())?;
+        let record = Self::read(&directory, &path)?;
+        Ok(Self { directory, path, record, root: root.into(), locked: true })
+    }
+
+    /// Opens and locks the container whose name stands in the way of a new one, if it is a remnant: a
+    /// runtime was killed while it made or deleted it. One that never had a state is removed at once.
+    ///
+    /// # Errors
+    /// None for a container that is whole, or at which another runtime is at work: that is `Whole`.
+    pub fn open_remnant(root: &Path, id: &ContainerId) -> Result<Remnant> {
+        let deadline = Instant::now() + PATIENCE;
+        let (directory, path) = loop {
+            let found = match directory::find(root, id.as_str()) {
+                Err(e) if e.kind() == error::Kind::NotFound => return Ok(Remnant::Gone),
+                other => other?,
+            };
+            if fs::flock(&found.0, libc::LOCK_EX | libc::LOCK_NB).wrap(|| "lock the container")? {
+                if !directory::is_removed(&found.0)? {
+                    break found;
+                }
+            } else if Instant::now() > deadline {
+                return Ok(Remnant::Whole);
+            } else {
+                std::thread::sleep(Duration::from_millis(5));
+            }
         };
-        if !same {
-            return Self::open_locked(root, id);
+        if !fs::exists(&directory, Path::new(STATE))? {
+            return match directory::is_ours(&path)? {
+                true => directory::erase(root, &path).map(|()| Remnant::Gone),
+                false => Ok(Remnant::Whole),
+            };
         }
-        container.record = fresh.record;
-        Ok(container)
+        let record = Self::read(&directory, &path)?;
+        let container = Self { directory, path, record, root: root.into(), locked: true };
+        Ok(if container.is_remnant()? { Remnant::Left(container) } else { Remnant::Whole })
+    }
+
+    /// With the lock in our hands: did the runtime that had it leave the container half-made or
+    /// half-deleted?
+    fn is_remnant(&self) -> Result<bool> {
+        let has = |name: &str| fs::exists(&self.directory, Path::new(name));
+        if self.record.pid == 0 || has(PENDING)? || has(DELETING)? {
+            return Ok(true);
+        }
+        // Its first process ended before any `start`, as it does when `create` is killed at its end.
+        Ok(has(START)? && !self.alive()?)
+    }
+
+    /// Marks the container as one whose deletion has begun. The mark serves `create` alone, after a
+    /// runtime that was killed: a file system that is full must not keep a container from being deleted.
+    pub fn mark_for_deletion(&self) {
+        drop(fs::mkfifoat(&self.directory, Path::new(DELETING), 0o600));
+    }
+
+    /// Has somebody else removed the container?
+    pub fn is_removed(&self) -> Result<bool> {
+        directory::is_removed(&self.directory)
     }
 
     fn read(directory: &OwnedFd, path: &Path) -> Result<Record> {
@@ -220,9 +268,9 @@ impl Container {
                 ),
             )
         };
-        let file = match fs::openat(directory, Path::new("state.json"), libc::O_RDONLY, 0) {
+        let file = match fs::openat(directory, Path::new(STATE), libc::O_RDONLY, 0) {
             Err(e) if e.errno() == Some(libc::ENOENT) => {
-                return Err(corrupt("is missing: create was interrupted at its very start".into()));
+                return Err(corrupt("is missing: create or delete was interrupted".into()));
             }
             other => other?,
         };
@@ -319,7 +367,29 @@ impl Container {
 
     /// Removes the state directory.
     pub fn erase(&self) -> Result<()> {
-        erase(&self.root, &self.path)
+        directory::erase(&self.root, &self.path)
+    }
+}
+
+/// What stands in the way of a new container of the same name.
+pub enum Remnant {
+    /// Nothing any more.
+    Gone,
+    /// What a dead runtime left, locked.
+    Left(Container),
+    /// A container, or another runtime that is making or deleting one.
+    Whole,
+}
+
+/// Removes what is left of a container whose `state.json` makes no sense; `false` when it does by now.
+///
+/// # Errors
+/// It is gone ([`error::Kind::NotFound`]), or cannot be removed.
+pub fn erase_corrupt(root: &Path, id: &ContainerId) -> Result<bool> {
+    let (directory, path) = directory::find_locked(root, id.as_str())?;
+    match Container::read(&directory, &path) {
+        Err(e) if e.kind() == error::Kind::Corrupt => directory::erase(root, &path).map(|()| true),
+        other => other.map(|_| false),
     }
 }
 
@@ -340,28 +410,6 @@ fn decode(text: &[u8]) -> Result<Record> {
     let record: Record = serde_json::from_slice(text).map_err(|e| Error::new(e.to_string()))?;
     // What is saved again is saved in our layout.
     Ok(Record { version: VERSION, ..record })
-}
-
-/// Removes a state directory whose `state.json` need not be readable.
-pub fn erase(root: &Path, path: &Path) -> Result<()> {
-    if path.parent() != Some(root) {
-        return Err(Error::new(format!(
-            "{} is not directly below {}",
-            path.display(),
-            root.display()
-        )));
-    }
-    std::fs::remove_dir_all(path).wrap(|| format!("remove {}", path.display()))
-}
-
-fn make_root(root: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    if root.is_dir() {
-        return Ok(());
-    }
-    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(root).wrap(|| {
-        format!("make the directory for states {} (choose another by --root)", root.display())
-    })
 }
 
 /// The names of all containers below `root`, sorted.

@@ -20,7 +20,7 @@ use crate::rootfs::{self, Opened, sources};
 use crate::sync::{self, Child, FromChild, Parent, ToChild};
 use crate::sys::process::{self, Fork};
 use crate::sys::{fs, socket};
-use crate::{idmap, listener, lsm, namespaces, net_devices, notify, pid_file, rlimits};
+use crate::{delete, idmap, listener, lsm, namespaces, net_devices, notify, pid_file, rlimits};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ pub fn launch(request: &Request<'_>, log: &Log) -> Result<Launched> {
     check_terminal(&plan.process, request.console_socket.as_deref(), request.foreground)?;
     lsm::check_mount_label(&plan.rootfs)?;
     let output = Output::open(&plan.heeded)?;
-    let container = Container::create(request.root, &request.id, record(&plan, &request.id))?;
+    let container = delete::claim(request.root, &request.id, record(&plan, &request.id), log)?;
     let mut half = Half { container, cgroup: None, child: None, output };
     let built = build(request, &plan, &config, &mut half, log).and_then(|line| {
         // Explicitly: the first process has a copy of the descriptor until its program runs.

@@ -1,6 +1,6 @@
 //! `delete`: removes what is left of a container.
 
-use crate::container::{self, Container, ContainerId, Status};
+use crate::container::{self, Container, ContainerId, Record, Remnant, Status};
 use crate::error::{self, Context, Error, Result};
 use crate::hooks::{self, Output};
 use crate::log::Log;
@@ -23,7 +23,13 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool, log: &Log) -> Result<(
         // The state makes no sense: what can be found is removed. A state that merely could not be
         // read may be that of a container that runs.
         Err(e) if force && e.kind() == error::Kind::Corrupt => {
-            return erase_remains(root, id).map_err(|again| again.wrap(e.to_string()));
+            return match container::erase_corrupt(root, id) {
+                Ok(true) => Ok(()),
+                // Another runtime was just writing it.
+                Ok(false) => delete(root, id, force, log),
+                Err(gone) if gone.kind() == error::Kind::NotFound => Ok(()),
+                Err(again) => Err(again.wrap(e.to_string())),
+            };
         }
         other => other?,
     };
@@ -36,12 +42,35 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool, log: &Log) -> Result<(
         }
         _ => kill(&container)?,
     }
-    let hooks = Hooks::new(container.config().ok().and_then(|c| c.hooks().clone()).as_ref())?;
+    let hooks = hooks_of(&container)?;
     destroy(container, &hooks, log)
 }
 
-fn erase_remains(root: &Path, id: &ContainerId) -> Result<()> {
-    container::erase(root, &root.join(id.as_str()))
+/// The hooks that the container came with; none where its configuration was never written.
+fn hooks_of(container: &Container) -> Result<Hooks> {
+    Hooks::new(container.config().ok().and_then(|c| c.hooks().clone()).as_ref())
+}
+
+/// Takes the name `id` for a new container: makes its locked state directory.
+///
+/// What a runtime left of that name that was killed while it made or deleted the container is removed
+/// first, as `delete --force` does. A container that was made whole stays, and is an error.
+pub fn claim(root: &Path, id: &ContainerId, record: Record, log: &Log) -> Result<Container> {
+    let taken = match Container::create(root, id, record.clone()) {
+        Err(e) if e.kind() == error::Kind::Exists => e,
+        other => return other,
+    };
+    match Container::open_remnant(root, id).wrap(|| taken.to_string())? {
+        Remnant::Whole => return Err(taken),
+        Remnant::Gone => {}
+        Remnant::Left(container) => {
+            log.debug(&format!("container {id} is what a killed runtime left: it is removed"));
+            kill(&container)?;
+            let hooks = hooks_of(&container)?;
+            destroy(container, &hooks, log).wrap(|| "remove what a killed runtime left")?;
+        }
+    }
+    Container::create(root, id, record)
 }
 
 /// Kills the first process and waits for its end.
@@ -65,10 +94,14 @@ fn kill(container: &Container) -> Result<()> {
 }
 
 /// Removes everything of a container whose first process has ended, then runs its poststop hooks.
-pub fn destroy(container: Container, hooks: &Hooks, log: &Log) -> Result<()> {
-    // With a runtime that holds the lock for long, a second delete waits here, and then finds
-    // nothing.
+pub fn destroy(mut container: Container, hooks: &Hooks, log: &Log) -> Result<()> {
     fs::flock(&container.directory, libc::LOCK_EX)?;
+    // `run` waits without the lock: a `delete --force` may have been here, and the name, the group's
+    // too, may be another container's by now.
+    if container.is_removed()? {
+        return Ok(());
+    }
+    container.mark_for_deletion();
     let cgroup = container.cgroup();
     if !container.ends_with_init() || container.record.pid == 0 {
         cgroup.kill_all(Instant::now() + PATIENCE).wrap(|| "end the container's processes")?;
@@ -77,6 +110,8 @@ pub fn destroy(container: Container, hooks: &Hooks, log: &Log) -> Result<()> {
     container.unmount()?;
     rdt::remove(&container.record.resctrl)?;
     container.erase()?;
+    // The name is free, however long the hooks take.
+    container.unlock()?;
     let record = &container.record;
     let state = hooks::State {
         oci_version: crate::SPEC_VERSION,

@@ -9,6 +9,8 @@ pub enum Kind {
     Other,
     /// No container of that id exists (`delete --force` succeeds on it).
     NotFound,
+    /// A container of that id exists (`create` then looks whether it is one that was made whole).
+    Exists,
     /// The state of a container is there, but makes no sense (`delete --force` removes it).
     Corrupt,
     /// The caller's arguments are wrong (exit code 2 is not used: runc answers 1).

@@ -30,6 +30,7 @@ pub mod container;
 pub mod create;
 pub mod criu;
 pub mod delete;
+pub mod directory;
 pub mod dispatch;
 pub mod errno;
 pub mod error;

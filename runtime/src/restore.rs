@@ -89,7 +89,7 @@ fn launch(wanted: &Wanted<'_>, log: &Log) -> Result<(Container, Plan, i32, Optio
     check_terminal(&plan.process, wanted.console_socket.as_deref(), !wanted.detach)?;
     let directories = Directories::open(&wanted.common, "restore.log", false)?;
     directories.open_to(&plan.namespaces)?;
-    let container = Container::create(wanted.root, &wanted.id, record(&plan, &wanted.id))?;
+    let container = delete::claim(wanted.root, &wanted.id, record(&plan, &wanted.id), log)?;
     let mut revival =
         Revival { wanted, plan, directories, container, cgroup: None, pid: None, console: None };
     match revival.carry_out(&config) {

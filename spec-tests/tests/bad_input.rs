@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use spec_tests::{Bundle, Case, differs, find, skip};
+use spec_tests::{Bundle, Case, differs, find, skip, wait_until};
 
 /// A process that has nothing to do with any container.
 struct Bystander(Child);
@@ -226,4 +226,47 @@ fn only_verbs_that_enter_a_container_pay_for_a_sealed_program() {
     }
     let entering = executions(&["exec", id, "true"]);
     assert!(entering > 1, "exec is not sealed: {entering}");
+}
+
+#[test]
+fn create_takes_the_place_of_what_a_killed_one_left() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "they leave it to delete --force");
+    // Killed at its very start.
+    let bundle = case.bundle().args(["sleep", "1000"]);
+    let place = case.root().join(&bundle.id);
+    fs::create_dir_all(&place).expect("make a directory");
+    fs::write(place.join(".state.json.new"), "{").expect("write");
+    case.create(&bundle).quiet_success();
+    // One that was made whole keeps its name.
+    case.create(&bundle).exits(1).fails_with("already exists");
+    case.runtime(["delete", "--force", &bundle.id]).quiet_success();
+    // Killed in the middle.
+    let hook = json!([{ "path": "/bin/sleep", "args": ["sleep", "2"] }]);
+    let slow = case.bundle().args(["sleep", "1000"]).set("/hooks/createRuntime", hook);
+    slow.write();
+    let mut command = case.command();
+    command.arg("create").arg("--bundle").arg(&slow.dir).arg(&slow.id);
+    let mut child = command.spawn().expect("start the runtime");
+    let state = case.root().join(&slow.id).join("state.json");
+    let pid_is_known = || {
+        let text = fs::read_to_string(&state).unwrap_or_default();
+        let record: Value = serde_json::from_str(&text).unwrap_or_default();
+        record["pid"].as_i64().is_some_and(|pid| pid > 0)
+    };
+    assert!(wait_until(pid_is_known), "create does not come to its hooks");
+    child.kill().expect("kill it");
+    child.wait().expect("wait for it");
+    case.create(&slow.set("/hooks", json!({}))).quiet_success();
+}
+
+#[test]
+fn create_does_not_take_the_place_of_something_else() {
+    let case = Case::new();
+    let bundle = case.bundle().args(["true"]);
+    let precious = case.root().join(&bundle.id).join("precious");
+    fs::create_dir_all(&precious).expect("make a directory");
+    case.create(&bundle).exits(1).fails_with("exist");
+    assert!(precious.exists(), "create has removed what is none of its own");
+    fs::remove_dir_all(case.root().join(&bundle.id)).expect("remove it");
 }
