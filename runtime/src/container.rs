@@ -233,7 +233,11 @@ impl Container {
         }
         let record = Self::read(&directory, &path)?;
         let container = Self { directory, path, record, root: root.into(), locked: true };
-        Ok(if container.is_remnant()? { Remnant::Left(container) } else { Remnant::Whole })
+        Ok(if container.is_remnant()? {
+            Remnant::Left(Box::new(container))
+        } else {
+            Remnant::Whole
+        })
     }
 
     /// With the lock in our hands: did the runtime that had it leave the container half-made or
@@ -376,7 +380,7 @@ pub enum Remnant {
     /// Nothing any more.
     Gone,
     /// What a dead runtime left, locked.
-    Left(Container),
+    Left(Box<Container>),
     /// A container, or another runtime that is making or deleting one.
     Whole,
 }

@@ -67,7 +67,7 @@ pub fn claim(root: &Path, id: &ContainerId, record: Record, log: &Log) -> Result
             log.debug(&format!("container {id} is what a killed runtime left: it is removed"));
             kill(&container)?;
             let hooks = hooks_of(&container)?;
-            destroy(container, &hooks, log).wrap(|| "remove what a killed runtime left")?;
+            destroy(*container, &hooks, log).wrap(|| "remove what a killed runtime left")?;
         }
     }
     Container::create(root, id, record)
