@@ -397,3 +397,24 @@ fn rdma_limits_for_a_device_that_is_not_there_are_refused() {
     let bundle = sleeper(&case).set("/linux/resources/rdma", limits);
     refused_by_name(&case, &bundle, "rdma");
 }
+
+#[test]
+fn a_half_made_cpuset_is_completed() {
+    if cgroup::layout() != cgroup::Layout::V1 || !cgroup::has_controller("cpuset") {
+        skip!("no v1 hierarchy of cpuset");
+    }
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "not tried");
+    let first = case.bundle().args(["sleep", "1000"]);
+    case.start(&first);
+    // What a runtime leaves that is killed after mkdir(2): a group without CPUs and memory nodes.
+    let above = cgroup::dir_of(case.pid(&first), "cpuset").with_file_name("half");
+    fs::create_dir(&above).expect("make a group");
+    let second = case.bundle().args(["true"]);
+    let path = case.cgroups_path("half") + "/" + &second.id;
+    case.run(&second.set("/linux/cgroupsPath", path)).quiet_success();
+    fs::remove_dir(&above).expect("remove the group");
+    for root in cgroup::roots() {
+        let _ = fs::remove_dir(root.join(case.cgroups_path("half").trim_start_matches('/')));
+    }
+}

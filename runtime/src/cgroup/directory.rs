@@ -63,17 +63,41 @@ pub(super) fn enable_controllers(directory: BorrowedFd<'_>) {
     }
 }
 
+/// The files of a v1 cpuset without which nothing can enter it.
+const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+
 /// A new v1 cpuset has neither CPUs nor memory nodes, and nothing can enter it before it has.
 pub(super) fn inherit_cpuset(parent: BorrowedFd<'_>, child: BorrowedFd<'_>) -> Result<()> {
-    for name in ["cpuset.cpus", "cpuset.mems"] {
-        let mut buffer = [0u8; 4096];
-        let from = fs::openat(parent, Path::new(name), libc::O_RDONLY, 0)?;
-        let n = fs::read(&from, &mut buffer)?;
-        let to = fs::openat(child, Path::new(name), libc::O_WRONLY, 0)?;
-        fs::write_once(&to, buffer[..n].trim_ascii_end())
-            .wrap(|| format!("hand {name} down to the container's cgroup"))?;
+    CPUSET.iter().try_for_each(|name| {
+        let value = complete(parent, name)?;
+        hand_down(child, name, &value)
+    })
+}
+
+/// Gives a v1 cpuset what it lacks if whoever made it was killed before, or has not come to it yet.
+pub(super) fn complete_cpuset(directory: BorrowedFd<'_>) -> Result<()> {
+    CPUSET.iter().try_for_each(|name| complete(directory, name).map(drop))
+}
+
+/// What the file says; one that is empty is filled from the group above first. That of the
+/// hierarchy's root is never empty (cpuset(7)).
+fn complete(directory: BorrowedFd<'_>, name: &str) -> Result<Vec<u8>> {
+    let mut buffer = [0u8; 4096];
+    let file = fs::openat(directory, Path::new(name), libc::O_RDONLY, 0)?;
+    let n = fs::read(&file, &mut buffer)?;
+    let value = buffer[..n].trim_ascii_end();
+    if !value.is_empty() {
+        return Ok(value.to_vec());
     }
-    Ok(())
+    let above = open_directory(directory, Path::new(".."))?;
+    let value = complete(above.as_fd(), name)?;
+    hand_down(directory, name, &value)?;
+    Ok(value)
+}
+
+fn hand_down(directory: BorrowedFd<'_>, name: &str, value: &[u8]) -> Result<()> {
+    let file = fs::openat(directory, Path::new(name), libc::O_WRONLY, 0)?;
+    fs::write_once(&file, value).wrap(|| format!("hand {name} down to the container's cgroup"))
 }
 
 /// Reads `cgroup.procs` of a directory and of all directories below it.

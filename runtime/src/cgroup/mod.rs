@@ -23,8 +23,8 @@ use crate::error::{Context, Error, Result};
 use crate::sys;
 use crate::sys::fs;
 use directory::{
-    collect, enable_controllers, inherit_cpuset, make_below, open_directory, put, refuse_occupied,
-    remove_tree,
+    collect, complete_cpuset, enable_controllers, inherit_cpuset, make_below, open_directory, put,
+    refuse_occupied, remove_tree,
 };
 use driver::Driver;
 use host::{Hierarchy, Host, Layout};
@@ -431,8 +431,13 @@ fn make(hierarchy: &Hierarchy, plan: &CgroupPlan, id: &str) -> Result<(Place, Ow
             Err(e) => return Err(e.wrap(format!("under {}", hierarchy.mount.display()))),
         };
         let opened = open_directory(&directory, name).and_then(|below| {
-            if made && hierarchy.controllers.iter().any(|c| c == "cpuset") {
-                inherit_cpuset(directory.as_fd(), below.as_fd())?;
+            if hierarchy.controllers.iter().any(|c| c == "cpuset") {
+                match made {
+                    true => inherit_cpuset(directory.as_fd(), below.as_fd())?,
+                    false if parts.peek().is_none() => complete_cpuset(below.as_fd())?,
+                    // It is completed when a group is made below it.
+                    false => {}
+                }
             }
             Ok(below)
         });
