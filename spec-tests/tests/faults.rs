@@ -19,11 +19,11 @@ fn a_sample_of_faults_is_survived() {
     let case = Case::new();
     differs!(case, ["runc", "crun"], "neither is made for it");
     let extent = Extent {
-        every: 1,
         time: Duration::from_secs(45),
         seed: seed(),
         only: String::new(),
         workers: 2,
+        sample: true,
     };
     let report = soak(&extent);
     // Also when it passes: what was drawn, and how many.

@@ -89,14 +89,16 @@ pub fn errors(call: i64) -> &'static [Errno] {
         libc::SYS_set_robust_list,
         libc::SYS_rseq,
         libc::SYS_arch_prctl,
+        // Linux answers with the old break rather than an error (brk(2), NOTES).
+        libc::SYS_brk,
         // Without the vDSO's clock, as under emulation, these are calls; Linux knows both clocks.
         libc::SYS_clock_gettime,
         libc::SYS_gettimeofday,
     ];
     match call {
-        // Whatever it returns, Linux has closed the descriptor (close(2), NOTES): made to fail here,
-        // it would stay open, which no kernel does.
-        libc::SYS_close => &[],
+        // The others are those of late writes on network file systems (close(2), NOTES); Rust's library
+        // takes them for impossible where it reads directories.
+        libc::SYS_close => &[Errno::EINTR],
         call if INFALLIBLE.contains(&call) => &[],
         call if takes_memory(call) => &[Errno::ENOMEM],
         _ => ALL,
@@ -113,6 +115,29 @@ fn takes_memory(call: i64) -> bool {
     [libc::SYS_brk, libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect, libc::SYS_mremap]
         .contains(&call)
         || call == libc::SYS_madvise
+}
+
+/// What an error may call it: by its name, by that of the C library's function, or by what it is for
+/// where Rust's library made it as a part of something larger, whose error has the errno alone:
+/// the removal of a tree, the reading of a directory, the resolving of a path, the start of a program.
+pub fn words(call: i64) -> Vec<String> {
+    let more: &[&str] = match call {
+        libc::SYS_openat | libc::SYS_open => &["open", "read", "write", "look at", "remove"],
+        libc::SYS_newfstatat | libc::SYS_statx | libc::SYS_fstat => {
+            &["stat", "open", "read", "remove", "count our threads"]
+        }
+        libc::SYS_read | libc::SYS_pread64 => &["look at"],
+        libc::SYS_getdents64 | libc::SYS_fcntl => &["read", "remove"],
+        libc::SYS_mkdirat | libc::SYS_mkdir => &["make"],
+        libc::SYS_unlinkat | libc::SYS_unlink | libc::SYS_rmdir => &["remove"],
+        libc::SYS_readlink | libc::SYS_readlinkat => &["open"],
+        libc::SYS_execve => &["exec"],
+        libc::SYS_fstatfs => &["fstatvfs"],
+        libc::SYS_wait4 | libc::SYS_waitid => &["wait"],
+        _ => &[],
+    };
+    let started = ["run /", "run newuidmap", "run newgidmap"];
+    more.iter().chain(&started).map(|word| (*word).to_owned()).chain([name(call)]).collect()
 }
 
 /// May a signal interrupt it (signal(7), EINTR), so that it has to be made again?

@@ -8,8 +8,10 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::calls;
-use super::scenario::{Scenario, World};
+use super::pair::{Answers, Meanwhile, Second};
+use super::scenario::Scenario;
 use super::tracer::{Fault, Site, Traced, trace};
+use super::world::World;
 use crate::leak::Traces;
 
 /// What came of a run.
@@ -29,12 +31,14 @@ pub struct Verdict {
 /// It fails, as it does where the runtime does not have the verb.
 pub fn record(scenario: &Scenario) -> Result<Vec<Site>, String> {
     let world = World::new(scenario);
-    world.prepare(scenario.before)?;
-    let traced = trace(&world.command(scenario), &world.out(), &world.err(), None);
+    world.prepare(scenario)?;
+    let files = (world.out(), world.err());
+    let traced = trace(&world.command(scenario), (&files.0, &files.1), None, &|| ());
     let said = fs::read_to_string(world.err()).unwrap_or_default();
+    let done = (scenario.done)(&world, &traced);
     world.must_run(&["delete", "--force", &world.bundle.id])?;
     match traced.code {
-        0 => Ok(traced.sites),
+        0 => done.map(|()| traced.sites),
         code => Err(format!("exit code {code}: {}", said.trim())),
     }
 }
@@ -49,40 +53,85 @@ pub fn disturb(
     ready: &mut bool,
 ) -> Verdict {
     let mut verdict = Verdict::default();
-    let prepared = if *ready { Ok(()) } else { world.prepare(scenario.before) };
+    let prepared = if *ready { Ok(()) } else { world.prepare(scenario) };
     if let Err(why) = prepared {
         verdict.wrong = Some(format!("cannot prepare: {why}"));
+        world.finish();
         return verdict;
     }
-    let plan = Some((site, fault));
-    let traced = trace(&world.command(scenario), &world.out(), &world.err(), plan);
+    world.arrived();
+    let second = Second::default();
+    let meet = || {
+        if let Some(meanwhile) = scenario.meanwhile {
+            second.run(world.meanwhile(meanwhile), &world.case.dir().join("out"));
+        }
+    };
+    let files = (world.out(), world.err());
+    let command = world.command(scenario);
+    let traced = trace(&command, (&files.0, &files.1), Some((site, fault)), &meet);
     verdict.injected = traced.injected.is_some();
-    verdict.wrong = judge(world, scenario, site, fault, &traced).err();
-    // Where Rust's library does not take a failure, it ends the program as a signal would.
-    let aborted = calls::is_the_librarys(site.call) && traced.code == 128 + Signal::SIGABRT as i32;
-    if scenario.words[0] == "create" && traced.code != 0 && fault != Fault::Kill && !aborted {
+    verdict.wrong = match scenario.meanwhile {
+        Some(meanwhile) => judge_pair(world, meanwhile, &traced, &second),
+        None => judge(world, scenario, site, fault, &traced),
+    }
+    .err();
+    // Where Rust's library does not take a failure, it aborts: the program is dead as by SIGKILL, no
+    // line of ours runs any more, and only the next verb can clean up.
+    let aborted = calls::is_the_librarys(site.call) && ABORTED.contains(&traced.code);
+    let undoes = scenario.words[0] == "create" && matches!(fault, Fault::Fail(_)) && !aborted;
+    if undoes && traced.code != 0 {
         // It says that it has failed: then it has undone what it did.
         verdict.leak = remains(world, &[]).map(|left| format!("before any clean-up: {left}"));
+    }
+    if scenario.again && verdict.injected {
+        let again = world.create_again(scenario).map_err(|why| format!("create again: {why}"));
+        verdict.wrong = verdict.wrong.or(again.err());
     }
     *ready = scenario.leaves_it_alone && unharmed(world, &traced).is_ok();
     if scenario.leaves_it_alone && !*ready {
         verdict.wrong = unharmed(world, &traced).err();
     }
     if !*ready {
-        if let Err(why) = world.must_run(&["delete", "--force", &world.bundle.id]) {
-            verdict.wrong.get_or_insert(format!("delete --force afterwards: {why}"));
-        }
-        let _ = fs::remove_file(world.work.join("pid"));
-        if let Some(left) = remains(world, &traced.left) {
-            verdict.leak.get_or_insert(left);
-        }
+        clean_up(world, &traced, &mut verdict);
     }
     verdict
 }
 
-/// Ends what the last run has left for the next.
-pub fn finish(world: &World) {
-    let _ = world.must_run(&["delete", "--force", &world.bundle.id]);
+/// The exit codes of a program that abort(3) ended, and of a panic where it unwinds, as in builds for
+/// tests.
+const ABORTED: [i32; 2] = [128 + Signal::SIGABRT as i32, 101];
+
+fn clean_up(world: &World, traced: &Traced, verdict: &mut Verdict) {
+    if let Err(why) = world.must_run(&["delete", "--force", &world.bundle.id]) {
+        verdict.wrong.get_or_insert(format!("delete --force afterwards: {why}"));
+    }
+    let _ = fs::remove_file(world.work.join("pid"));
+    if let Some(left) = remains(world, &traced.left) {
+        verdict.leak.get_or_insert(left);
+    }
+}
+
+fn judge_pair(
+    world: &World,
+    meanwhile: &Meanwhile,
+    traced: &Traced,
+    second: &Second,
+) -> Result<(), String> {
+    let first_said = fs::read_to_string(world.err()).unwrap_or_default();
+    // It was not met: nothing came meanwhile.
+    let Some(outcome) = second.end() else { return Ok(()) };
+    let outcome = outcome.map_err(|why| format!("the second hangs: {why}"))?;
+    if traced.hung {
+        return Err(format!("the first hangs: {first_said:?}"));
+    }
+    let answers = Answers {
+        first: traced.code,
+        first_said,
+        second: outcome.code(),
+        second_said: outcome.stderr,
+    };
+    let fits = answers.have_words().and_then(|()| (meanwhile.fits)(world, &answers));
+    fits.map_err(|why| format!("{why}: {answers:?}"))
 }
 
 fn judge(
@@ -102,28 +151,44 @@ fn judge(
             Ok(()) => Ok(()),
         };
     }
+    let silent = said.trim().is_empty();
     let Fault::Fail(errno) = fault else {
-        // Killed itself, or it tells that its child has been.
-        return match (site.process, said.trim()) {
-            (0, _) => Ok(()),
-            // Started, but not yet the program: to `run` and `exec` it is the program that died.
-            (_, "") if traced.code == 137 => Ok(()),
-            (_, "") => Err(format!("exit code {} without a word", traced.code)),
-            _ => Ok(()),
+        // Killed itself, it says nothing. Of a child that was killed it tells, but for one that was the
+        // program already as far as `run` and `exec` know, whose end is theirs.
+        let programs_end = ["run", "exec"].contains(&scenario.words[0]) && traced.code == KILLED;
+        return match site.process == 0 || !silent || programs_end {
+            true => Ok(()),
+            false => Err(format!("exit code {} without a word", traced.code)),
         };
     };
-    if site.startup || calls::is_the_librarys(site.call) {
+    let interrupted = errno == Errno::EINTR && calls::is_interruptible(site.call);
+    if interrupted && !site.startup {
+        return Err(format!("it does not try again: {said:?}"));
+    }
+    if site.startup {
+        // Before main(): what the C library or Rust's does then, no line of ours can tell of.
         return Ok(());
     }
-    if errno == Errno::EINTR && calls::is_interruptible(site.call) {
-        return Err(format!("it does not try again: {said:?}"));
+    if calls::is_the_librarys(site.call) {
+        // The allocator's failure is an abort with Rust's words; that of a helper's or the first
+        // process's allocator is told by its parent. Neither knows the call.
+        return match silent {
+            false => Ok(()),
+            true => Err(format!("exit code {} without a word", traced.code)),
+        };
     }
     let name = format!("{errno:?}");
     match said.contains(&name) {
+        true if !calls::words(site.call).iter().any(|word| said.contains(word)) => {
+            Err(format!("it does not name the call: {said:?}"))
+        }
         true => Ok(()),
         false => Err(format!("exit code {}, and it does not say {name}: {said:?}", traced.code)),
     }
 }
+
+/// The exit code of a program that SIGKILL ended.
+const KILLED: i32 = 128 + Signal::SIGKILL as i32;
 
 /// Does the container run as before, with nobody else in it?
 fn unharmed(world: &World, traced: &Traced) -> Result<(), String> {

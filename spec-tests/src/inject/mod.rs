@@ -1,192 +1,188 @@
 //! Fault injection: a verb of the runtime is run again and again, each time with another of its
-//! system calls spoilt, by SIGKILL or by an error, and each time what follows is judged.
+//! system calls spoilt, and each time what follows is judged.
 //!
-//! * The run ends within half a minute.
-//! * A failure is told, and names the error that the call had. A success is one.
-//! * `delete --force` afterwards leaves no process, mount, cgroup, state or temporary file.
-//! * A `create` that fails has undone what it did; `exec` and the verbs that look harm nobody.
+//! * SIGKILL: `delete --force` afterwards leaves no process, mount, cgroup, state or temporary file. A
+//!   `create` of the same name takes the place of what a killed `create` or `delete` left.
+//! * An error: the run ends within half a minute. A failure is told, and names the call and the error
+//!   that it had. A success is one. A `create` that fails has undone what it did; `exec` and the
+//!   verbs that look harm nobody.
+//! * Another verb of the same container, run whole while the first one stands at the call: both end,
+//!   and what they answer fits what is there then.
 //!
-//! `make soak` runs every other call, the tests a sample that a seed draws.
+//! `make soak` kills at every call before it lets calls fail, as many as its time allows; the tests
+//! take a sample that a seed draws.
 
+mod bundles;
 mod calls;
 mod judge;
+mod pair;
+mod queue;
 mod scenario;
+mod table;
 mod tracer;
+mod world;
 
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use scenario::{Scenario, World};
+use queue::{Chunk, Order};
+use scenario::Scenario;
 use tracer::{Fault, Site};
+use world::World;
 
 /// How much of it is done.
 #[derive(Clone, Debug)]
 pub struct Extent {
-    /// Every how-many-th call is spoilt.
-    pub every: usize,
     /// At most so long; what is left out then shows in the report.
     pub time: Duration,
-    /// Draws the calls.
+    /// Draws the order.
     pub seed: u64,
     /// Only verbs whose name contains this.
     pub only: String,
     /// How many verbs are disturbed at a time.
     pub workers: usize,
+    /// A sample of everything, rather than one kind of fault after the other.
+    pub sample: bool,
 }
+
+/// One fault at one call.
+type Run = (Site, Fault);
 
 /// What was done to one verb, and what came of it.
 #[derive(Debug, Default)]
 struct Tally {
     name: &'static str,
+    /// Call sites seen in an undisturbed run.
     seen: usize,
-    spoilt: usize,
+    /// Those at which a fault was injected.
+    spoilt: HashSet<Place>,
+    /// Those at which the verb was killed.
+    killed: HashSet<Place>,
+    /// The faults that there are to inject.
+    possible: usize,
     runs: usize,
-    missed: usize,
+    /// Runs whose call was not met, by the call's name.
+    missed: BTreeMap<String, usize>,
     findings: Vec<String>,
     wrong: usize,
     leaks: usize,
     absent: Option<String>,
 }
 
+/// The process, the call and its index.
+type Place = (usize, i64, usize);
+
 /// The result: a table, and how many findings there are.
 #[derive(Debug)]
 pub struct Report {
     /// Wrong behaviour and leaks together.
     pub findings: usize,
-    /// For people.
+    /// A table in Markdown, then a line for each finding.
     pub text: String,
 }
 
 /// Disturbs every verb to the given extent.
 pub fn soak(extent: &Extent) -> Report {
+    let start = Instant::now();
+    let end = start + extent.time;
+    let wanted = |(number, scenario): &(usize, Scenario)| {
+        // The undisturbed run of each takes time, too: a sample has the verbs and some variants.
+        let drawn = (*number as u64 + extent.seed).is_multiple_of(6) || scenario.is_plain();
+        scenario.name.contains(&extent.only) && (!extent.sample || drawn)
+    };
     let scenarios: Vec<Scenario> =
-        scenario::all().into_iter().filter(|s| s.name.contains(&extent.only)).collect();
-    let tallies = Mutex::new(Vec::new());
+        scenario::all().into_iter().enumerate().filter(wanted).map(|(_, s)| s).collect();
+    let recorded =
+        in_parallel(extent.workers, scenarios.len(), |turn| judge::record(&scenarios[turn]));
+    let mut tallies: Vec<Tally> = Vec::new();
+    let mut runs: Vec<Vec<Run>> = Vec::new();
+    for (scenario, sites) in scenarios.iter().zip(recorded) {
+        let mut tally = Tally { name: scenario.name, ..Tally::default() };
+        let sites = sites.unwrap_or_else(|why| {
+            tally.absent = Some(why);
+            Vec::new()
+        });
+        let possible = queue::possible(scenario, &sites);
+        (tally.seen, tally.possible) = (sites.len(), possible.len());
+        tallies.push(tally);
+        runs.push(possible);
+    }
+    let order = if extent.sample { Order::Mixed } else { Order::KillsFirst };
+    let chunks = queue::chunks(&scenarios, runs, order, extent.seed);
+    let tallies: Vec<Mutex<Tally>> = tallies.into_iter().map(Mutex::new).collect();
+    in_parallel(extent.workers, chunks.len(), |turn| {
+        let chunk = &chunks[turn];
+        if Instant::now() < end {
+            work_off(&scenarios[chunk.scenario], chunk, end, &tallies[chunk.scenario]);
+        }
+    });
+    let tallies = tallies.into_iter().map(|tally| tally.into_inner().expect("no worker panics"));
+    table::report(&tallies.collect::<Vec<_>>(), extent, start.elapsed())
+}
+
+/// Calls `work` with 0 to `count` from several threads; the results are in order.
+fn in_parallel<T: Send>(workers: usize, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let next = AtomicUsize::new(0);
-    let end = Instant::now() + extent.time;
-    // Each verb has a share of the time that is left when its turn comes.
+    let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..extent.workers {
+        for _ in 0..workers {
             scope.spawn(|| {
                 loop {
                     let turn = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(scenario) = scenarios.get(turn) else { return };
-                    let left = end.saturating_duration_since(Instant::now());
-                    let rounds = (scenarios.len() - turn).div_ceil(extent.workers);
-                    let tally = disturb(scenario, extent, left / rounds as u32);
-                    tallies.lock().expect("no worker panics here").push((turn, tally));
+                    if turn >= count {
+                        return;
+                    }
+                    let result = work(turn);
+                    done.lock().expect("no worker panics here").push((turn, result));
                 }
             });
         }
     });
-    let mut tallies = tallies.into_inner().expect("no worker panics");
-    tallies.sort_by_key(|(turn, _)| *turn);
-    report(tallies.into_iter().map(|(_, tally)| tally).collect(), extent)
+    let mut done = done.into_inner().expect("no worker panics");
+    done.sort_by_key(|(turn, _)| *turn);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// One fault at one call.
-type Run = (Site, Fault);
-
-/// The runs that the seed draws, in the order that it draws.
-fn drawn(sites: &[Site], extent: &Extent) -> Vec<Run> {
-    let mut state = extent.seed;
-    // xorshift64*: any spread will do.
-    let mut random = move || {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33
-    };
-    let offset = random() as usize % extent.every;
-    let chosen =
-        sites.iter().enumerate().filter(|(i, _)| (i + offset).is_multiple_of(extent.every));
-    let mut runs: Vec<(u64, Run)> = Vec::new();
-    for (_, site) in chosen {
-        let errors = calls::errors(site.call).iter().map(|errno| Fault::Fail(*errno));
-        let faults = std::iter::once(Fault::Kill).chain(errors);
-        runs.extend(faults.map(|fault| (random(), (*site, fault))));
-    }
-    runs.sort_by_key(|(order, _)| *order);
-    runs.into_iter().map(|(_, run)| run).collect()
-}
-
-fn disturb(scenario: &Scenario, extent: &Extent, time: Duration) -> Tally {
-    let mut tally = Tally { name: scenario.name, ..Tally::default() };
-    let sites = match judge::record(scenario) {
-        Ok(sites) => sites,
-        Err(why) => {
-            tally.absent = Some(why);
-            return tally;
-        }
-    };
-    tally.seen = sites.len();
-    let end = Instant::now() + time;
+fn work_off(scenario: &Scenario, chunk: &Chunk, end: Instant, tally: &Mutex<Tally>) {
     let world = World::new(scenario);
     let mut ready = false;
-    let mut spoilt = std::collections::HashSet::new();
-    for (site, fault) in drawn(&sites, extent) {
+    for (site, fault) in &chunk.runs {
         if Instant::now() > end {
             break;
         }
-        let verdict = judge::disturb(&world, scenario, site, fault, &mut ready);
-        tally.runs += 1;
-        if verdict.injected {
-            spoilt.insert((site.process, site.call, site.index));
-        } else {
-            tally.missed += 1;
+        let verdict = judge::disturb(&world, scenario, *site, *fault, &mut ready);
+        tally.lock().expect("no worker panics here").count(*site, *fault, verdict);
+    }
+    world.finish();
+}
+
+impl Tally {
+    fn count(&mut self, site: Site, fault: Fault, verdict: judge::Verdict) {
+        self.runs += 1;
+        let place = (site.process, site.call, site.index);
+        match verdict.injected {
+            false => *self.missed.entry(calls::name(site.call)).or_default() += 1,
+            true => drop(self.spoilt.insert(place)),
+        }
+        if verdict.injected && fault == Fault::Kill {
+            self.killed.insert(place);
         }
         let place = format!(
-            "{}: process {}, {} {}: {}",
-            scenario.name,
+            "{}: process {}, {} {}: {fault}",
+            self.name,
             site.process,
             calls::name(site.call),
             site.index,
-            match fault {
-                Fault::Kill => "SIGKILL".to_owned(),
-                Fault::Fail(errno) => format!("{errno:?}"),
-            }
         );
         if let Some(why) = verdict.wrong {
-            tally.wrong += 1;
-            tally.findings.push(format!("{place}: {why}"));
+            self.wrong += 1;
+            self.findings.push(format!("{place}: {why}"));
         }
         if let Some(left) = verdict.leak {
-            tally.leaks += 1;
-            tally.findings.push(format!("{place}: LEAK {left}"));
+            self.leaks += 1;
+            self.findings.push(format!("{place}: LEAK {left}"));
         }
     }
-    tally.spoilt = spoilt.len();
-    judge::finish(&world);
-    tally
-}
-
-fn report(tallies: Vec<Tally>, extent: &Extent) -> Report {
-    let mut text = format!("seed {}, every call of {}\n", extent.seed, extent.every);
-    let mut line = |name: &str, columns: [String; 6]| {
-        let cells: Vec<String> = columns.iter().map(|cell| format!("{cell:>9}")).collect();
-        let _ = writeln!(text, "{name:<16}{}", cells.concat());
-    };
-    line("verb", ["calls", "spoilt", "runs", "missed", "wrong", "leaks"].map(String::from));
-    let mut sum = [0usize; 6];
-    for tally in &tallies {
-        if let Some(why) = &tally.absent {
-            line(
-                tally.name,
-                [why.lines().next().unwrap_or_default(), "", "", "", "", ""].map(String::from),
-            );
-            continue;
-        }
-        let row = [tally.seen, tally.spoilt, tally.runs, tally.missed, tally.wrong, tally.leaks];
-        for (total, value) in sum.iter_mut().zip(row) {
-            *total += value;
-        }
-        line(tally.name, row.map(|n| n.to_string()));
-    }
-    line("all", sum.map(|n| n.to_string()));
-    for finding in tallies.iter().flat_map(|tally| &tally.findings) {
-        let _ = writeln!(text, "{finding}");
-    }
-    Report { findings: sum[4] + sum[5], text }
 }

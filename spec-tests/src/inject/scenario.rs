@@ -1,13 +1,9 @@
 //! The verbs that are disturbed, what has to be there before, and what they do when they succeed.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
-
-use serde_json::json;
-
+use super::bundles::Kind;
+use super::pair::{Answers, Meanwhile};
 use super::tracer::Traced;
-use crate::{Bundle, Case, Outcome, wait_until};
+use super::world::World;
 
 /// What a container is doing before the verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +34,24 @@ pub struct Scenario {
     pub makes: bool,
     /// Whether the container has to run on as it was, whatever became of the verb.
     pub leaves_it_alone: bool,
-    /// The bundle with hooks, a user namespace, a filter and an ordinary user.
-    pub rich: bool,
+    /// What the container asks for.
+    pub bundle: Kind,
+    /// The sockets that are named: `console`, `pidfd`.
+    pub sockets: &'static [&'static str],
+    /// Killed only, and then a `create` of the same name has to do.
+    pub again: bool,
+    /// Not spoilt, but met by another verb.
+    pub meanwhile: Option<&'static Meanwhile>,
     /// Looks at what a success has done.
     pub done: fn(&World, &Traced) -> Result<(), String>,
+}
+
+impl Scenario {
+    /// Is it the verb itself, rather than a variant?
+    pub fn is_plain(&self) -> bool {
+        let alone = !self.again && self.meanwhile.is_none() && self.sockets.is_empty();
+        alone && self.bundle == Kind::Plain && self.before != Before::Paused
+    }
 }
 
 const fn scenario(name: &'static str, before: Before, words: &'static [&'static str]) -> Scenario {
@@ -52,51 +62,114 @@ const fn scenario(name: &'static str, before: Before, words: &'static [&'static 
         after_id: &[],
         makes: false,
         leaves_it_alone: false,
-        rich: false,
+        bundle: Kind::Plain,
+        sockets: &[],
+        again: false,
+        meanwhile: None,
         done: |_, _| Ok(()),
     }
 }
 
-/// All of them, in the order of a container's life.
-pub fn all() -> Vec<Scenario> {
-    use Before::{Created, Missing, Paused, Running, Stopped};
-    // A first process that ends once it has said "ready" is as one that is killed between `create`
-    // and `start`, which then says that the container has stopped.
-    let made = |world: &World, traced: &Traced| match traced.injected {
-        Some(site) if site.process > 0 => {
-            world.status_is("created").or_else(|_| world.status_is("stopped"))
-        }
+const fn create(name: &'static str, bundle: Kind) -> Scenario {
+    Scenario { makes: true, bundle, done: made, ..scenario(name, Before::Missing, &["create"]) }
+}
+
+const fn run(name: &'static str, bundle: Kind) -> Scenario {
+    Scenario {
+        makes: true,
+        bundle,
+        done: |world, traced| world.printed("up\n", traced),
+        ..scenario(name, Before::Missing, &["run"])
+    }
+}
+
+/// A first process that ends once it has said "ready" is as one that is killed between `create` and
+/// `start`, which then says that the container has stopped.
+fn made(world: &World, traced: &Traced) -> Result<(), String> {
+    match traced.injected {
+        Some(site) if site.process > 0 => world.status_is_any(&["created", "stopped"]),
         _ => world.status_is("created"),
-    };
+    }
+}
+
+/// All of them, in the order of a container's life, then the pairs.
+pub fn all() -> Vec<Scenario> {
+    [making(), entering(), changing(), ending(), pairs()].into_iter().flatten().collect()
+}
+
+fn making() -> Vec<Scenario> {
+    use Before::{Created, Missing};
     vec![
-        Scenario { makes: true, done: made, ..scenario("create", Missing, &["create"]) },
+        create("create", Kind::Plain),
+        create("create (hooks, filter, limits)", Kind::Rich),
         Scenario {
-            makes: true,
-            rich: true,
-            done: made,
-            ..scenario("create (rich)", Missing, &["create"])
+            sockets: &["console", "pidfd"],
+            done: |world, traced| world.was_sent(2).and_then(|()| made(world, traced)),
+            ..create("create (terminal, pidfd)", Kind::Terminal)
         },
+        create("create (user namespace)", Kind::Mapped),
+        create("create (several ranges)", Kind::Ranges),
+        create("create (idmapped mounts)", Kind::Idmapped),
+        Scenario {
+            done: |world, traced| world.was_sent(1).and_then(|()| made(world, traced)),
+            ..create("create (seccomp agent)", Kind::Notified)
+        },
+        create("create (rootless)", Kind::Rootless),
+        create("create (rootless, newuidmap)", Kind::Subordinate),
+        Scenario { again: true, ..create("create, then create", Kind::Plain) },
+        Scenario { again: true, ..create("create (hooks), then create", Kind::Rich) },
         Scenario {
             done: |world, _| world.status_is("running"),
             ..scenario("start", Created, &["start"])
         },
         Scenario {
-            makes: true,
-            done: |world, traced| world.printed("up\n", traced),
-            ..scenario("run", Missing, &["run"])
+            bundle: Kind::Rich,
+            done: |world, _| world.status_is("running"),
+            ..scenario("start (hooks)", Created, &["start"])
         },
+        run("run", Kind::Plain),
+        run("run (hooks, filter, limits)", Kind::Rich),
         Scenario {
             makes: true,
-            rich: true,
-            done: |world, traced| world.printed("up\n", traced),
-            ..scenario("run (rich)", Missing, &["run"])
+            bundle: Kind::Terminal,
+            sockets: &["console"],
+            done: |world, _| world.was_sent(1),
+            ..scenario("run --detach (terminal)", Missing, &["run", "--detach"])
+        },
+        run("run (rootless)", Kind::Rootless),
+    ]
+}
+
+fn entering() -> Vec<Scenario> {
+    let exec = |name, bundle| Scenario {
+        bundle,
+        after_id: &["echo", "ok"],
+        leaves_it_alone: true,
+        done: |world, traced| world.printed("ok\n", traced),
+        ..scenario(name, Before::Running, &["exec"])
+    };
+    vec![
+        exec("exec", Kind::Plain),
+        exec("exec (user namespace, filter)", Kind::Rich),
+        Scenario {
+            words: &["exec", "--tty"],
+            sockets: &["console"],
+            done: |world, _| world.was_sent(1),
+            ..exec("exec --tty", Kind::Plain)
         },
         Scenario {
-            after_id: &["echo", "ok"],
-            leaves_it_alone: true,
-            done: |world, traced| world.printed("ok\n", traced),
-            ..scenario("exec", Running, &["exec"])
+            words: &["exec", "--detach"],
+            // What it prints may come later.
+            done: |_, _| Ok(()),
+            ..exec("exec --detach", Kind::Plain)
         },
+        exec("exec (rootless)", Kind::Rootless),
+    ]
+}
+
+fn changing() -> Vec<Scenario> {
+    use Before::{Paused, Running};
+    vec![
         Scenario {
             leaves_it_alone: true,
             done: |world, _| world.prints_json(|json| json["status"] == "running"),
@@ -124,175 +197,141 @@ pub fn all() -> Vec<Scenario> {
             done: |world, _| world.prints_json(|json| json["type"] == "stats"),
             ..scenario("events", Running, &["events", "--stats"])
         },
+    ]
+}
+
+fn ending() -> Vec<Scenario> {
+    use Before::{Paused, Running, Stopped};
+    let gone: fn(&World, &Traced) -> Result<(), String> = |world, _| world.is_missing();
+    vec![
         Scenario {
             after_id: &["KILL"],
             done: |world, _| world.status_is("stopped"),
             ..scenario("kill", Running, &["kill"])
         },
         Scenario {
-            done: |world, _| world.is_missing(),
-            ..scenario("delete", Stopped, &["delete"])
+            after_id: &["KILL"],
+            done: |world, _| world.status_is("stopped"),
+            ..scenario("kill --all (paused)", Paused, &["kill", "--all"])
+        },
+        Scenario { done: gone, ..scenario("delete", Stopped, &["delete"]) },
+        Scenario {
+            bundle: Kind::Rich,
+            done: gone,
+            ..scenario("delete (hooks)", Stopped, &["delete"])
+        },
+        Scenario { again: true, ..scenario("delete, then create", Stopped, &["delete"]) },
+        Scenario { done: gone, ..scenario("delete --force", Running, &["delete", "--force"]) },
+        Scenario {
+            done: gone,
+            ..scenario("delete --force (paused)", Paused, &["delete", "--force"])
         },
         Scenario {
-            done: |world, _| world.is_missing(),
-            ..scenario("delete --force", Running, &["delete", "--force"])
+            bundle: Kind::Rootless,
+            done: gone,
+            ..scenario("delete --force (rootless)", Running, &["delete", "--force"])
         },
     ]
 }
 
-/// A container's world, and where the disturbed command's output goes.
-pub struct World {
-    /// The case that holds it.
-    pub case: Case,
-    /// The plain bundle.
-    pub bundle: Bundle,
-    /// The directory of pid files, in which nothing else may be found.
-    pub work: PathBuf,
-}
+const CREATE: &[&str] = &["create"];
+const START: &[&str] = &["start"];
+const DELETE: &[&str] = &["delete"];
+const FORCE: &[&str] = &["delete", "--force"];
 
-impl World {
-    /// A world for one scenario.
-    pub fn new(scenario: &Scenario) -> World {
-        let case = Case::new();
-        let script = match scenario.words[0] {
-            "run" => "echo up",
-            _ if scenario.before == Before::Stopped => "exit",
-            _ => "echo up; exec sleep 1000",
-        };
-        let plain = case.bundle().sh(script);
-        let bundle = if scenario.rich { rich(plain) } else { plain };
-        bundle.write();
-        let work = case.dir().join("work");
-        fs::create_dir(&work).expect("make a directory");
-        World { case, bundle, work }
-    }
-
-    /// Where the command's stdout goes.
-    pub fn out(&self) -> PathBuf {
-        self.case.dir().join("disturbed.out")
-    }
-
-    /// Where its stderr goes.
-    pub fn err(&self) -> PathBuf {
-        self.case.dir().join("disturbed.err")
-    }
-
-    /// The disturbed command.
-    pub fn command(&self, scenario: &Scenario) -> Command {
-        let mut command = self.case.command();
-        command.args(scenario.words);
-        if scenario.makes {
-            command.arg("--bundle").arg(&self.bundle.dir);
-            command.arg("--pid-file").arg(self.work.join("pid"));
-        }
-        command.arg(&self.bundle.id).args(scenario.after_id);
-        command
-    }
-
-    /// Brings the container to where the verb finds it; an earlier one is gone.
-    pub fn prepare(&self, before: Before) -> Result<(), String> {
-        let id = self.bundle.id.as_str();
-        if before == Before::Missing {
-            return Ok(());
-        }
-        let mut create = self.case.command();
-        create.arg("create").arg("--bundle").arg(&self.bundle.dir).arg(id);
-        self.must(create)?;
-        if before != Before::Created {
-            self.must_run(&["start", id])?;
-        }
-        match before {
-            Before::Paused => self.must_run(&["pause", id]),
-            Before::Stopped => self.status_is("stopped"),
-            _ => Ok(()),
-        }
-    }
-
-    /// Runs a verb undisturbed.
-    pub fn must_run(&self, words: &[&str]) -> Result<(), String> {
-        let mut command = self.case.command();
-        command.args(words);
-        self.must(command)
-    }
-
-    fn must(&self, command: Command) -> Result<(), String> {
-        let outcome = Outcome::in_time(command, &self.case.dir().join("out"))?;
-        match outcome.code() {
-            0 => Ok(()),
-            _ => Err(outcome.to_string()),
-        }
-    }
-
-    fn look(&self) -> Result<Outcome, String> {
-        let mut command = self.case.command();
-        command.args(["state", &self.bundle.id]);
-        Outcome::in_time(command, &self.case.dir().join("out"))
-    }
-
-    /// Has the container this status, or will soon?
-    pub fn status_is(&self, status: &str) -> Result<(), String> {
-        let mut last = String::new();
-        let wanted = format!("\"status\": \"{status}\"");
-        let found = wait_until(|| {
-            last = match self.look() {
-                Ok(outcome) => outcome.to_string(),
-                Err(why) => why,
-            };
-            last.contains(&wanted)
-        });
-        if found { Ok(()) } else { Err(format!("it is not {status}: {last}")) }
-    }
-
-    /// Is there no container?
-    pub fn is_missing(&self) -> Result<(), String> {
-        let outcome = self.look()?;
-        match outcome.stderr.contains("does not exist") {
-            true => Ok(()),
-            false => Err(format!("it is not gone: {outcome}")),
-        }
-    }
-
-    fn printed(&self, wanted: &str, _: &Traced) -> Result<(), String> {
-        let text = fs::read_to_string(self.out()).unwrap_or_default();
-        if text == wanted { Ok(()) } else { Err(format!("it printed {text:?}")) }
-    }
-
-    fn prints_json(&self, holds: impl Fn(&serde_json::Value) -> bool) -> Result<(), String> {
-        let text = fs::read_to_string(self.out()).unwrap_or_default();
-        match serde_json::from_str(&text) {
-            Ok(json) if holds(&json) => Ok(()),
-            _ => Err(format!("it printed {text:?}")),
-        }
+/// A `create` that came second has the name only if it says so.
+fn second_decides(world: &World, answers: &Answers) -> Result<(), String> {
+    match answers.second {
+        0 => world.status_is("created"),
+        _ if answers.second_said.contains("already exists") => world.is_missing(),
+        _ => Err("the second says something else".into()),
     }
 }
 
-/// More of what a container can ask for, so that more of the runtime is walked through.
-fn rich(bundle: Bundle) -> Bundle {
-    let hook = json!([{ "path": "/bin/true", "timeout": 20 }]);
-    let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
-    bundle
-        .namespace("user", None)
-        .set("/linux/uidMappings", map.clone())
-        .set("/linux/gidMappings", map)
-        .set("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1" }))
-        .set("/linux/maskedPaths", json!(["/proc/kcore", "/sys/firmware"]))
-        .set("/linux/readonlyPaths", json!(["/proc/sys"]))
-        .set(
-            "/linux/seccomp",
-            json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
-            { "names": ["keyctl"], "action": "SCMP_ACT_ERRNO" }
-        ] }),
-        )
-        .set("/linux/resources/pids", json!({ "limit": 50 }))
-        .set("/process/user", json!({ "uid": 1000, "gid": 1000, "additionalGids": [2000] }))
-        .set("/process/rlimits", json!([{ "type": "RLIMIT_NOFILE", "soft": 512, "hard": 512 }]))
-        .set("/process/oomScoreAdj", 500)
-        .set(
-            "/hooks",
-            json!({
-                "createRuntime": hook, "poststart": hook, "poststop": hook
+/// The verb that comes meanwhile, by name.
+macro_rules! meanwhile {
+    ($words:expr, $makes:literal, $fits:expr) => {{
+        const SECOND: Meanwhile = Meanwhile { words: $words, makes: $makes, fits: $fits };
+        Some(&SECOND)
+    }};
+}
+
+fn pairs() -> Vec<Scenario> {
+    use Before::{Created, Running, Stopped};
+    vec![
+        Scenario {
+            meanwhile: meanwhile!(CREATE, true, |world, answers| {
+                answers.one_succeeds().and_then(|()| world.status_is("created"))
             }),
-        )
-        .mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "size=1m"])
-        .mount("/mnt", "bind", "/usr", &["rbind", "ro"])
+            ..create("create, and create", Kind::Plain)
+        },
+        Scenario {
+            meanwhile: meanwhile!(FORCE, false, |world, answers| {
+                let after = world.is_missing().or_else(|_| world.status_is("created"));
+                answers.both_succeed().and(after)
+            }),
+            ..create("create, and delete --force", Kind::Plain)
+        },
+        Scenario {
+            meanwhile: meanwhile!(START, false, |world, answers| {
+                let wanted = if answers.second == 0 { "running" } else { "created" };
+                match answers.first {
+                    0 => world.status_is(wanted),
+                    _ => Err("create fails".into()),
+                }
+            }),
+            ..create("create, and start", Kind::Plain)
+        },
+        Scenario {
+            meanwhile: meanwhile!(START, false, |world, answers| {
+                answers.one_succeeds().and_then(|()| world.status_is("running"))
+            }),
+            ..scenario("start, and start", Created, START)
+        },
+        Scenario {
+            meanwhile: meanwhile!(FORCE, false, |world, answers| {
+                match answers.second {
+                    0 => world.is_missing(),
+                    _ => Err("delete fails".into()),
+                }
+            }),
+            ..scenario("start, and delete --force", Created, START)
+        },
+        Scenario {
+            meanwhile: meanwhile!(DELETE, false, |world, answers| {
+                let fine = |code, said: &str| code == 0 || said.contains("does not exist");
+                let both = fine(answers.first, &answers.first_said)
+                    && fine(answers.second, &answers.second_said);
+                match both && (answers.first == 0 || answers.second == 0) {
+                    true => world.is_missing(),
+                    false => Err("nobody deletes it, or one says something else".into()),
+                }
+            }),
+            ..scenario("delete, and delete", Stopped, DELETE)
+        },
+        Scenario {
+            meanwhile: meanwhile!(FORCE, false, |world, answers| {
+                answers.both_succeed().and_then(|()| world.is_missing())
+            }),
+            ..scenario("delete --force, and the same", Running, FORCE)
+        },
+        Scenario {
+            meanwhile: meanwhile!(CREATE, true, |world, answers| {
+                match answers.first {
+                    0 => second_decides(world, answers),
+                    _ => Err("delete fails".into()),
+                }
+            }),
+            ..scenario("delete --force, and create", Running, FORCE)
+        },
+        Scenario {
+            meanwhile: meanwhile!(START, false, |world, answers| {
+                match answers.first {
+                    0 => world.is_missing(),
+                    _ => Err("delete fails".into()),
+                }
+            }),
+            ..scenario("delete --force, and start", Created, FORCE)
+        },
+    ]
 }

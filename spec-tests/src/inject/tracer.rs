@@ -7,7 +7,8 @@
 //! several threads may each trace a command.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -19,6 +20,8 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+
+use crate::runtime;
 
 /// A command that takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -45,8 +48,21 @@ pub struct Site {
 pub enum Fault {
     /// Its process is killed when it makes the call.
     Kill,
-    /// The call is not made, and fails.
+    /// The call is not made, and fails. close(2) is made, and then fails: Linux has closed the
+    /// descriptor whatever it returns.
     Fail(Errno),
+    /// Another verb comes while it stands at the call.
+    Meet,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Fault::Kill => f.write_str("SIGKILL"),
+            Fault::Fail(errno) => write!(f, "{errno:?}"),
+            Fault::Meet => f.write_str("met"),
+        }
+    }
 }
 
 /// How a traced command ended.
@@ -75,8 +91,12 @@ struct Tracee {
 }
 
 /// One traced command.
-struct Tracer {
+struct Tracer<'a> {
     main: Pid,
+    /// The runtime, which may stand behind programs that lead to it.
+    program: PathBuf,
+    /// What happens when the command is met.
+    meet: &'a dyn Fn(),
     started: bool,
     tracees: HashMap<Pid, Tracee>,
     born: usize,
@@ -89,7 +109,12 @@ struct Tracer {
 ///
 /// # Panics
 /// When this process may not trace.
-pub fn trace(command: &Command, out: &Path, err: &Path, plan: Option<(Site, Fault)>) -> Traced {
+pub fn trace(
+    command: &Command,
+    (out, err): (&Path, &Path),
+    plan: Option<(Site, Fault)>,
+    meet: &dyn Fn(),
+) -> Traced {
     let main = stopped(command, out, err);
     let options = Options::PTRACE_O_TRACESYSGOOD
         | Options::PTRACE_O_TRACEFORK
@@ -101,6 +126,8 @@ pub fn trace(command: &Command, out: &Path, err: &Path, plan: Option<(Site, Faul
     kill(main, Signal::SIGCONT).expect("wake the child");
     let mut tracer = Tracer {
         main,
+        program: runtime().canonicalize().expect("find the runtime"),
+        meet,
         started: false,
         tracees: HashMap::from([(main, Tracee::default())]),
         born: 1,
@@ -151,7 +178,7 @@ fn next() -> nix::Result<WaitStatus> {
     }
 }
 
-impl Tracer {
+impl Tracer<'_> {
     /// Handles one stop; `false` when the command has ended.
     fn step(&mut self) -> bool {
         let Ok(status) = next() else { return false };
@@ -162,7 +189,7 @@ impl Tracer {
             WaitStatus::PtraceEvent(pid, signal, event) => self.at_event(pid, signal, event),
             WaitStatus::Stopped(pid, signal) => {
                 self.know(pid);
-                resume(pid, Some(signal));
+                self.resume(pid, Some(signal));
             }
             _ => {}
         }
@@ -189,13 +216,19 @@ impl Tracer {
     fn at_event(&mut self, pid: Pid, _signal: Signal, event: i32) {
         if event == libc::PTRACE_EVENT_EXEC {
             if pid != self.main {
-                // What runs there now is no part of the runtime.
+                // What leads to the runtime is no part of the runtime, nor is what runs there now.
                 self.tracees.remove(&pid);
-                self.programs.push(pid);
+                if self.started {
+                    self.programs.push(pid);
+                }
                 let _ = ptrace::detach(pid, None);
                 return;
             }
-            self.started = true;
+            if !self.started {
+                let running = fs::read_link(format!("/proc/{pid}/exe"));
+                self.started = running.is_ok_and(|path| path == self.program);
+                self.born = 1;
+            }
             let main = self.know(pid);
             (main.stacks, main.running_main) = (0, false);
         } else if [libc::PTRACE_EVENT_FORK, libc::PTRACE_EVENT_VFORK, libc::PTRACE_EVENT_CLONE]
@@ -207,7 +240,7 @@ impl Tracer {
         } else {
             self.know(pid);
         }
-        resume(pid, None);
+        self.resume(pid, None);
     }
 
     fn at_call(&mut self, pid: Pid) {
@@ -218,7 +251,7 @@ impl Tracer {
                 _ => {}
             }
         }
-        resume(pid, None);
+        self.resume(pid, None);
     }
 
     fn enter(&mut self, pid: Pid) {
@@ -249,6 +282,10 @@ impl Tracer {
         self.seen.injected = Some(site);
         match fault {
             Fault::Kill => drop(kill(pid, Signal::SIGKILL)),
+            Fault::Meet => (self.meet)(),
+            Fault::Fail(errno) if call == libc::SYS_close => {
+                self.know(pid).failing = Some(errno);
+            }
             Fault::Fail(errno) => {
                 registers.orig_rax = u64::MAX;
                 if ptrace::setregs(pid, registers).is_ok() {
@@ -293,9 +330,16 @@ impl Tracer {
         }
         self.seen.left.extend(self.programs.iter().map(|pid| pid.as_raw()));
     }
-}
 
-/// A process that was killed meanwhile cannot be resumed, and need not be.
-fn resume(pid: Pid, signal: Option<Signal>) {
-    let _ = ptrace::syscall(pid, signal);
+    /// Calls are of interest from the runtime's start until one is spoilt; what comes after runs at
+    /// full speed, and only births and programs are still told. A process that was killed meanwhile
+    /// cannot be resumed, and need not be.
+    fn resume(&mut self, pid: Pid, signal: Option<Signal>) {
+        let failing = self.tracees.get(&pid).is_some_and(|tracee| tracee.failing.is_some());
+        let watched = self.started && self.seen.injected.is_none();
+        let _ = match watched || failing {
+            true => ptrace::syscall(pid, signal),
+            false => ptrace::cont(pid, signal),
+        };
+    }
 }
