@@ -137,7 +137,9 @@ pub fn words(call: i64) -> Vec<String> {
         _ => &[],
     };
     let started = ["run /", "run newuidmap", "run newgidmap"];
-    more.iter().chain(&started).map(|word| (*word).to_owned()).chain([name(call)]).collect()
+    // The C library's name lacks what tells the kernel's versions apart: rt_, 2, 64.
+    let bare = name(call).trim_start_matches("rt_").trim_end_matches(char::is_numeric).to_owned();
+    more.iter().chain(&started).map(|word| (*word).to_owned()).chain([bare]).collect()
 }
 
 /// May a signal interrupt it (signal(7), EINTR), so that it has to be made again?
