@@ -89,7 +89,7 @@ fn lock_new(directory: &OwnedFd) -> Result<Claim> {
 pub fn and_left(error: Error, undone: Result<()>) -> Error {
     match undone {
         Ok(()) => error,
-        Err(left) => error.wrap(format!("(and left behind: {left})")),
+        Err(left) => error.leaving(&[left]),
     }
 }
 

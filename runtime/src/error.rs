@@ -59,6 +59,16 @@ impl Error {
         self.chain.push(intent.into());
         self
     }
+
+    /// Adds in front what this failure leaves behind, since it could not be taken away.
+    #[must_use]
+    pub fn leaving(self, left: &[Self]) -> Self {
+        if left.is_empty() {
+            return self;
+        }
+        let all: Vec<String> = left.iter().map(Self::to_string).collect();
+        self.wrap(format!("(and left behind: {})", all.join("; ")))
+    }
 }
 
 impl fmt::Display for Error {
@@ -118,6 +128,14 @@ mod tests {
     fn renders_outermost_first() {
         let e = Error::new("mkdir(\"x\"): permission denied (EACCES)").wrap("create state");
         assert_eq!(e.to_string(), "create state: mkdir(\"x\"): permission denied (EACCES)");
+    }
+
+    #[test]
+    fn what_is_left_behind_is_told() {
+        let e = Error::new("it broke").leaving(&[]);
+        assert_eq!(e.to_string(), "it broke");
+        let e = e.leaving(&[Error::new("a"), Error::new("b")]);
+        assert_eq!(e.to_string(), "(and left behind: a; b): it broke");
     }
 
     #[test]

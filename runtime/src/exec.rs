@@ -1,9 +1,10 @@
 //! `exec`: another process in a container that runs. The parent's half; `join.rs` is the other.
 
+use crate::birth::assert_single_thread;
 use crate::caps::Set;
 use crate::cgroup::Cgroup;
 use crate::container::{Container, ContainerId, Status};
-use crate::create::{assert_single_thread, check_terminal, send_fd, set_oom_score};
+use crate::create::{check_terminal, send_fd, set_oom_score};
 use crate::error::{Context, Error, Result};
 use crate::hooks::State;
 use crate::join::Join;

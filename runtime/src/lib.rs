@@ -21,6 +21,7 @@
 //! | [`spec`], [`features`] | what can be asked for |
 //! | [`sys`] | the kernel's calls, and the only `unsafe` |
 
+pub mod birth;
 pub mod caps;
 pub mod cgroup;
 pub mod checkpoint;
@@ -37,6 +38,7 @@ pub mod error;
 pub mod events;
 pub mod exec;
 pub mod features;
+pub mod half;
 pub mod hooks;
 pub mod idmap;
 pub mod init;

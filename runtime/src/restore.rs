@@ -1,25 +1,27 @@
 //! `restore`: makes a container anew from the files that `checkpoint` wrote, by CRIU.
 //!
 //! The state, the cgroup and the undoing of a failure are those of `create`; in the place of our
-//! first process stands criu, whose child becomes a child of ours.
+//! first process stands criu, whose child becomes a child of ours. What `create` does to that process
+//! and what is inherited, is done to criu before it is told to begin.
 
 use crate::cgroup::Cgroup;
-use crate::container::{Container, ContainerId, Status, start_time};
-use crate::create::{check_terminal, record, send_fd, state_of};
+use crate::container::{Container, ContainerId};
+use crate::create::{check_terminal, send_fd};
 use crate::criu::options::{Common, Directories, config_file, require_root};
 use crate::criu::rpc::{CgroupMode, CgroupRoot, Features, Notice, Request, Type};
 use crate::criu::{self, Birth, Worker, outside};
 use crate::delete;
 use crate::error::{Context, Error, Result};
-use crate::hooks;
+use crate::half::Half;
 use crate::log::Log;
+use crate::net_devices;
 use crate::pid_file;
 use crate::plan::{Options, Plan};
+use crate::rdt::Groups;
 use crate::supervise;
-use crate::sys::{fs, process, signal};
+use crate::sys::{fs, process};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// Where criu has the root file system mounted, in a mount namespace of its own.
 const CRIU_ROOT: &str = "criu-root";
@@ -65,41 +67,41 @@ pub fn restore(wanted: &Wanted<'_>, log: &Log) -> Result<i32> {
         criu::require(features, "--lazy-pages")?;
     }
     if !wanted.detach {
-        if !wanted.no_subreaper {
-            process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0)?;
-        }
-        // Before the child exists, so that no signal is lost.
-        signal::block_all()?;
+        supervise::begin(wanted.no_subreaper)?;
     }
-    let (container, plan, pid, console) = launch(wanted, log)?;
+    let (container, plan, console) = launch(wanted, log)?;
     if wanted.detach {
         return Ok(0);
     }
-    let ended = supervise::wait(pid, console.as_ref())?;
-    delete::destroy(container, &plan.hooks, log)?;
-    ended
-        .map(process::Ended::code)
-        .ok_or_else(|| Error::new("somebody else has taken the container's exit status"))
+    match supervise::wait(container.record.pid, console.as_ref()) {
+        Err(error) => Err(supervise::abandon(container, &plan.hooks, log, error)),
+        Ok(ended) => {
+            delete::destroy(container, &plan.hooks, log)?;
+            supervise::exit_code(ended)
+        }
+    }
 }
 
-fn launch(wanted: &Wanted<'_>, log: &Log) -> Result<(Container, Plan, i32, Option<OwnedFd>)> {
+fn launch(wanted: &Wanted<'_>, log: &Log) -> Result<(Container, Plan, Option<OwnedFd>)> {
     let (plan, config) = Plan::load(&wanted.bundle, None, wanted.options)?;
     plan.fallbacks.iter().for_each(|f| log.debug(f));
     outside::check_namespaces(&plan.namespaces)?;
     check_terminal(&plan.process, wanted.console_socket.as_deref(), !wanted.detach)?;
     let directories = Directories::open(&wanted.common, "restore.log", false)?;
     directories.open_to(&plan.namespaces)?;
-    let container = delete::claim(wanted.root, &wanted.id, record(&plan, &wanted.id), log)?;
-    let mut revival =
-        Revival { wanted, plan, directories, container, cgroup: None, pid: None, console: None };
+    let half = Half::new(wanted.root, &wanted.id, &plan, log)?;
+    let mut revival = Revival { wanted, plan, directories, half, console: None };
     match revival.carry_out(&config) {
-        Ok(pid) => {
-            let Revival { mut container, plan, console, .. } = revival;
+        Ok(()) => {
+            let Revival { half: Half { mut container, .. }, plan, console, .. } = revival;
             container.unlock()?;
-            log.debug(&format!("container {} has pid {pid}", wanted.id));
-            Ok((container, plan, pid, console))
+            log.debug(&format!("container {} has pid {}", wanted.id, container.record.pid));
+            Ok((container, plan, console))
         }
-        Err(error) => Err(revival.undo(error)),
+        Err(error) => {
+            let Revival { half, plan, .. } = revival;
+            Err(half.undo(&plan, wanted.pid_file.as_deref(), error))
+        }
     }
 }
 
@@ -108,60 +110,53 @@ struct Revival<'a> {
     wanted: &'a Wanted<'a>,
     plan: Plan,
     directories: Directories,
-    container: Container,
-    cgroup: Option<Cgroup>,
-    pid: Option<i32>,
+    half: Half,
     console: Option<OwnedFd>,
 }
 
 impl Revival<'_> {
-    fn carry_out(&mut self, config: &[u8]) -> Result<i32> {
-        self.container.write("config.json", config)?;
-        if self.plan.cgroup.systemd.is_some() {
-            return Err(Error::new(
-                "--systemd-cgroup: restore makes control groups in the cgroup file systems alone; leave it out, and give linux.cgroupsPath as a path",
-            ));
-        }
-        let cgroup = Cgroup::create(&self.plan.cgroup, self.wanted.id.as_str())?;
-        self.container.record.cgroups = cgroup.places();
-        self.cgroup = Some(cgroup);
-        fs::mkdirat(&self.container.directory, Path::new(CRIU_ROOT), 0o711)?;
+    fn carry_out(&mut self, config: &[u8]) -> Result<()> {
+        self.half.container.write("config.json", config)?;
+        self.half.make_groups(&self.plan)?;
+        fs::mkdirat(&self.half.container.directory, Path::new(CRIU_ROOT), 0o711)?;
         outside::make_mount_points(&self.plan.rootfs)?;
-        let pid = self.revive()?;
-        self.finish(pid)?;
-        Ok(pid)
+        self.revive()?;
+        self.finish()
     }
 
-    fn revive(&mut self) -> Result<i32> {
-        let namespaces = outside::joined(&self.plan.namespaces)?;
-        let place = self.container.path.join(CRIU_ROOT);
+    fn revive(&mut self) -> Result<()> {
+        let (inherited, joined, open) = outside::joined(&self.plan.namespaces)?;
+        let outer = outside::inherited(&self.directories.images, self.plan.preserve_fds)?;
+        let place = self.half.container.path.join(CRIU_ROOT);
         let place = std::path::absolute(&place).wrap(|| "find the state directory")?;
-        let (inherited, joined, open) = namespaces;
+        let worker = Worker::start(&Birth {
+            cgroup: self.half.cgroup.as_ref(),
+            mounts: Some(criu::OwnMounts { root: &self.plan.rootfs.path, place: &place }),
+            directories: self.directories.opened()?,
+            keep: open.iter().chain(&outer.files).map(AsFd::as_fd).collect(),
+            stdio: true,
+        })?;
+        self.place(worker.pid())?;
         let mut request = self.request(&place)?;
-        let images = &self.directories.images;
-        let outer = outside::inherited(images, self.plan.preserve_fds)?;
         if let Some(opts) = &mut request.opts {
             opts.inherit_fd = inherited;
             opts.inherit_fd.extend(outer.descriptors);
             opts.join_ns = joined;
         }
-        let rootfs = self.plan.rootfs.path.clone();
-        let cgroup = self.cgroup.take();
-        let birth = Birth {
-            cgroup: cgroup.as_ref(),
-            mounts: Some(criu::OwnMounts { root: &rootfs, place: &place }),
-            directories: self.directories.opened()?,
-            keep: open.iter().chain(&outer.files).map(AsFd::as_fd).collect(),
-            stdio: true,
-        };
-        let worker = Worker::start(&birth);
-        drop(birth);
-        self.cgroup = cgroup;
-        let response = worker?.ask(&request, |notice, fd| self.notified(notice, fd))?;
-        match response.restore.map(|restored| restored.pid).filter(|_| response.success) {
-            Some(pid) => Ok(pid),
+        let response = worker.ask(&request, |notice, fd| self.notified(notice, fd))?;
+        match response.restore.filter(|_| response.success) {
+            Some(restored) => self.remember(restored.pid),
             None => Err(criu::failure("restore", &response, &self.directories.log())),
         }
+    }
+
+    /// Puts criu where the restored processes are to be born, as far as it is not there yet.
+    fn place(&mut self, worker: i32) -> Result<()> {
+        self.half.adopt(&self.plan, worker)?;
+        let Some(rdt) = &self.plan.rdt else { return Ok(()) };
+        let groups = Groups::new(rdt, self.wanted.id.as_str());
+        groups.make(rdt)?;
+        groups.enter(worker)
     }
 
     fn request(&self, place: &Path) -> Result<Request> {
@@ -175,7 +170,7 @@ impl Revival<'_> {
         opts.lsm_profile = wanted.lsm_profile.clone();
         opts.lsm_mount_context = wanted.lsm_mount_context.clone();
         opts.config_file = config_file(&plan.annotations);
-        if let Some(cgroup) = &self.cgroup {
+        if let Some(cgroup) = &self.half.cgroup {
             opts.ext_mnt = outside::mounts(plan, cgroup, |_| true)?;
             if wanted.common.manage_cgroups != Some(CgroupMode::Ignore) {
                 opts.cg_root = self.cgroup_roots(cgroup);
@@ -201,7 +196,7 @@ impl Revival<'_> {
     /// What criu tells on the way.
     fn notified(&mut self, notice: &Notice, fd: Option<OwnedFd>) -> Result<()> {
         match (notice.script.as_deref(), notice.pid, fd) {
-            (Some("setup-namespaces"), Some(pid), _) => self.run_hooks(pid),
+            (Some("setup-namespaces"), Some(pid), _) => self.furnish(pid),
             (Some("post-restore"), Some(pid), _) => self.remember(pid),
             (Some("orphan-pts-master"), _, Some(master)) => match &self.wanted.console_socket {
                 Some(path) => send_fd(path, &master, b"/dev/ptmx").wrap(|| "--console-socket"),
@@ -214,61 +209,30 @@ impl Revival<'_> {
         }
     }
 
-    /// The hooks that `create` runs on the host once the namespaces are there.
-    fn run_hooks(&mut self, pid: i32) -> Result<()> {
-        let plan = &self.plan;
-        if plan.hooks.prestart.is_empty() && plan.hooks.create_runtime.is_empty() {
-            return Ok(());
-        }
+    /// What `create` does from the host once the namespaces are there.
+    fn furnish(&mut self, pid: i32) -> Result<()> {
         self.remember(pid)?;
-        let output = hooks::Output::open(&self.plan.heeded)?;
-        let state = state_of(&self.container, &self.plan, Status::Creating, pid);
-        hooks::run("prestart", &self.plan.hooks.prestart, &state, &output)?;
-        hooks::run("createRuntime", &self.plan.hooks.create_runtime, &state, &output)
+        net_devices::move_all(&self.plan.net_devices, pid)?;
+        self.half.run_host_hooks(&self.plan)
     }
 
+    /// Once it is let go it may end at any time; it is a child of ours, though, and waits for us.
     fn remember(&mut self, pid: i32) -> Result<()> {
-        self.pid = Some(pid);
-        self.container.record.pid = pid;
-        // Once it is let go it may end at any time, and then has none.
-        if let Some(time) = start_time(pid)? {
-            self.container.record.start_time = time;
+        if self.half.child.is_none() {
+            self.half.child = Some((pid, process::pidfd_open(pid)?));
         }
-        self.container.save()
+        self.half.remember().map(drop)
     }
 
-    fn finish(&mut self, pid: i32) -> Result<()> {
-        self.remember(pid)?;
-        if self.container.record.start_time == 0 {
+    fn finish(&mut self) -> Result<()> {
+        let container = &self.half.container;
+        if container.record.start_time == 0 {
             return Err(Error::new("the restored process ended before it was known"));
         }
-        fs::unlinkat(&self.container.directory, Path::new(CRIU_ROOT), libc::AT_REMOVEDIR)?;
+        fs::unlinkat(&container.directory, Path::new(CRIU_ROOT), libc::AT_REMOVEDIR)?;
         match &self.wanted.pid_file {
-            Some(path) => pid_file::write(path, pid),
+            Some(path) => pid_file::write(path, container.record.pid),
             None => Ok(()),
-        }
-    }
-
-    /// A restore that failed leaves nothing.
-    fn undo(self, error: Error) -> Error {
-        let mut left = Vec::new();
-        if let Some(pid) = self.pid.filter(|_| self.container.alive().unwrap_or(false)) {
-            left.extend(process::kill(pid, libc::SIGKILL).err());
-        }
-        if let Some(cgroup) = &self.cgroup {
-            left.extend(cgroup.kill_all(Instant::now() + Duration::from_secs(5)).err());
-        }
-        if let Some(pid) = self.pid {
-            left.extend(process::waitpid(pid, 0).err());
-        }
-        left.extend(self.cgroup.as_ref().and_then(|cgroup| cgroup.remove().err()));
-        left.extend(self.container.erase().err());
-        match left.is_empty() {
-            true => error,
-            false => {
-                let all: Vec<String> = left.iter().map(Error::to_string).collect();
-                error.wrap(format!("(and left behind: {})", all.join("; ")))
-            }
         }
     }
 }

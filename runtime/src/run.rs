@@ -8,8 +8,7 @@ use crate::notify::Proxy;
 use crate::start::run_poststart;
 use crate::supervise;
 use crate::sync::ToChild;
-use crate::sys::process::{self, Ended};
-use crate::sys::signal;
+use crate::sys::process::Ended;
 
 /// What `run` is asked for besides what `create` is.
 #[derive(Debug, Clone, Copy)]
@@ -25,26 +24,22 @@ pub struct Mode {
 /// The verb; returns the exit code of the program, or 0 when detached.
 pub fn run(request: &Request<'_>, mode: Mode, log: &Log) -> Result<i32> {
     if !mode.detach {
-        if !mode.no_subreaper {
-            process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0)?;
-        }
-        // Before the child exists, so that no signal is lost.
-        signal::block_all()?;
+        supervise::begin(mode.no_subreaper)?;
     }
     let launched = launch(request, log)?;
     let ended = match follow(&launched, mode, log) {
         Ok(ended) => ended,
-        Err(error) => return Err(abandon(launched, log, error)),
+        Err(error) => {
+            let Launched { container, plan, .. } = launched;
+            return Err(supervise::abandon(container, &plan.hooks, log, error));
+        }
     };
     match ended {
         _ if mode.detach => return Ok(0),
         _ if mode.keep => {}
         _ => delete::destroy(launched.container, &launched.plan.hooks, log)?,
     }
-    match ended {
-        Some(ended) => Ok(ended.code()),
-        None => Err(Error::new("somebody else has taken the container's exit status")),
-    }
+    supervise::exit_code(ended)
 }
 
 /// Starts the program, and, unless detached, stays until it ends.
@@ -69,17 +64,5 @@ fn follow(launched: &Launched, mode: Mode, log: &Log) -> Result<Option<Ended>> {
                 Err(_) => Err(Error::new("the proxy of NOTIFY_SOCKET failed")),
             }
         }),
-    }
-}
-
-/// Ends the container and takes it away, since nobody will.
-fn abandon(launched: Launched, log: &Log, error: Error) -> Error {
-    let Launched { container, plan, pid, pidfd, .. } = launched;
-    // One that has ended already cannot be killed, and is reaped here.
-    drop(process::pidfd_kill(&pidfd, libc::SIGKILL));
-    let gone = process::waitpid(pid, 0).and_then(|_| delete::destroy(container, &plan.hooks, log));
-    match gone {
-        Ok(()) => error,
-        Err(left) => error.wrap(format!("(and left behind: {left})")),
     }
 }

@@ -1,10 +1,44 @@
-//! The wait in the foreground: signals forwarded, orphans reaped, the terminal shown.
+//! `run`, `restore` and `exec` in the foreground: the wait, with signals forwarded, orphans reaped,
+//! the terminal shown, and what it ends with.
 
-use crate::error::Result;
+use crate::container::Container;
+use crate::delete;
+use crate::error::{Error, Result};
+use crate::log::Log;
+use crate::plan::hooks::Hooks;
 use crate::sys::process::{self, Ended};
 use crate::sys::{self, fs, signal, tty};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
+
+/// Makes ready for the wait, before the child exists.
+pub fn begin(no_subreaper: bool) -> Result<()> {
+    if !no_subreaper {
+        process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0)?;
+    }
+    // Now, so that no signal is lost.
+    signal::block_all()
+}
+
+/// What the verb exits with when the program has ended so.
+pub fn exit_code(ended: Option<Ended>) -> Result<i32> {
+    let none = || Error::new("somebody else has taken the container's exit status");
+    ended.map(Ended::code).ok_or_else(none)
+}
+
+/// Ends a container that nobody waits for any more, and takes it away.
+pub fn abandon(container: Container, hooks: &Hooks, log: &Log, error: Error) -> Error {
+    let pid = container.record.pid;
+    let ended = container.pidfd().and_then(|pidfd| {
+        // One that has ended already cannot be killed, and is reaped here.
+        pidfd.into_iter().for_each(|fd| drop(process::pidfd_kill(&fd, libc::SIGKILL)));
+        process::waitpid(pid, 0)
+    });
+    match ended.and_then(|_| delete::destroy(container, hooks, log)) {
+        Ok(()) => error,
+        Err(left) => error.leaving(&[left]),
+    }
+}
 
 /// Waits until the process `pid` ends. Every signal must be blocked already.
 ///

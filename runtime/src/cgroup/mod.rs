@@ -445,7 +445,7 @@ fn make(hierarchy: &Hierarchy, plan: &CgroupPlan, id: &str) -> Result<(Place, Ow
             // Nobody knows of it yet, so nobody else would remove it.
             true => match fs::unlinkat(&directory, name, libc::AT_REMOVEDIR) {
                 Ok(()) => error,
-                Err(left) => error.wrap(format!("(and left behind: {left})")),
+                Err(left) => error.leaving(&[left]),
             },
             false => error,
         })?;

@@ -9,6 +9,7 @@ pub mod options;
 pub mod outside;
 pub mod rpc;
 
+use crate::birth::{assert_single_thread, clone_into};
 use crate::cgroup::Cgroup;
 use crate::errno;
 use crate::error::{Context, Error, Result};
@@ -71,7 +72,7 @@ impl Worker {
     /// Starts one.
     pub fn start(birth: &Birth<'_>) -> Result<Self> {
         let program = find()?;
-        crate::create::assert_single_thread()?;
+        assert_single_thread()?;
         let (ours, theirs) = socket::pair()?;
         let fork = fork(birth)?;
         match fork {
@@ -92,6 +93,11 @@ impl Worker {
                 process::exit(1)
             }
         }
+    }
+
+    /// Its pid; what it makes is born in its groups.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// Has the request carried out; `notified` hears what happens on the way, and may refuse to
@@ -154,14 +160,9 @@ impl Drop for Worker {
 /// Makes the child in its cgroup and mount namespace, or with the doors to its groups.
 fn fork(birth: &Birth<'_>) -> Result<(Fork, Vec<OwnedFd>)> {
     let flags = if birth.mounts.is_some() { libc::CLONE_NEWNS as u64 } else { 0 };
-    let mut doors = birth.cgroup.map(Cgroup::doors).transpose()?.unwrap_or_default();
-    let place = birth.cgroup.and_then(Cgroup::birthplace);
-    match process::clone(flags, place) {
-        Err(_) if place.is_some() => {
-            doors.extend(birth.cgroup.map(Cgroup::unified_door).transpose()?.flatten());
-            Ok((process::clone(flags, None)?, doors))
-        }
-        fork => Ok((fork?, doors)),
+    match birth.cgroup {
+        Some(cgroup) => clone_into(flags, cgroup, cgroup.doors()?, None),
+        None => Ok((process::clone(flags, None)?, Vec::new())),
     }
 }
 
