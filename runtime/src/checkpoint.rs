@@ -4,7 +4,7 @@
 use crate::container::{Container, ContainerId, Status};
 use crate::criu::options::{Common, Directories, config_file, require_root};
 use crate::criu::rpc::{Features, PageServer, Request, Type};
-use crate::criu::{self, Birth, Worker, outside};
+use crate::criu::{self, Birth, Worker, descriptors, outside};
 use crate::delete;
 use crate::error::{Context, Error, Result};
 use crate::log::Log;
@@ -88,14 +88,40 @@ pub fn checkpoint(root: &Path, id: &ContainerId, wanted: &Wanted, log: &Log) -> 
         let place = wanted.common.images().join(parent);
         std::fs::read_dir(&place).wrap(|| format!("--parent-path: open {}", place.display()))?;
     }
-    let request = request(&container, wanted, &directories)?;
-    if let Err(error) = dump(&request, status_fd, &directories) {
-        return Err(go_on(&container, before, error));
+    if before == Status::Running {
+        stop(&container, log)?;
+    }
+    let done = request(&container, wanted, &directories)
+        .and_then(|request| dump(&request, status_fd, &directories));
+    if let Err(error) = done {
+        return Err(match go_on(&container, before) {
+            Ok(()) => error,
+            Err(stuck) => error.wrap(format!("(and the container stays frozen: {stuck})")),
+        });
     }
     log.debug(&format!("the images are in {}", wanted.common.images().display()));
     match wanted.leave_running || wanted.pre_dump {
-        true => Ok(()),
+        true => go_on(&container, before),
         false => finish(container, log),
+    }
+}
+
+/// Has the processes stand still: what we tell criu of them is to be true when it looks at them.
+fn stop(container: &Container, log: &Log) -> Result<()> {
+    let cgroup = container.cgroup();
+    if cgroup.freezer().is_none() {
+        log.debug("the container has no freezer cgroup: its processes run until criu stops them");
+        return Ok(());
+    }
+    cgroup.freeze().wrap(|| "stop the container's processes")
+}
+
+/// The container is left as it was.
+fn go_on(container: &Container, before: Status) -> Result<()> {
+    let cgroup = container.cgroup();
+    match before == Status::Running && cgroup.frozen()? {
+        true => cgroup.thaw(),
+        false => Ok(()),
     }
 }
 
@@ -119,7 +145,11 @@ fn request(container: &Container, wanted: &Wanted, directories: &Directories) ->
     opts.freeze_cgroup = cgroup.freezer().map(|(path, _)| path.display().to_string());
     opts.external = outside::left_out(&plan.namespaces)?;
     let pid = container.record.pid;
-    opts.external.extend(outside::save_descriptors(pid, directories.images.as_fd())?);
+    opts.external.extend(descriptors::save(
+        &container.record,
+        &cgroup.pids()?,
+        directories.images.as_fd(),
+    )?);
     opts.ext_mnt = outside::mounts(&plan, &cgroup, |path| is_file(pid, path))?;
     // What a mount is called in the images is what it is called in the container.
     opts.ext_mnt.iter_mut().for_each(|mount| mount.val.clone_from(&mount.key));
@@ -152,20 +182,10 @@ fn is_file(pid: i32, path: &Path) -> bool {
     mode.is_some_and(|kind| kind != libc::S_IFDIR)
 }
 
-/// A checkpoint that failed leaves the container as it was.
-fn go_on(container: &Container, before: Status, error: Error) -> Error {
-    let cgroup = container.cgroup();
-    if before == Status::Paused || !cgroup.frozen().unwrap_or(true) {
-        return error;
-    }
-    match cgroup.thaw() {
-        Ok(()) => error,
-        Err(stuck) => error.wrap(format!("(and the container stays frozen: {stuck})")),
-    }
-}
-
 /// The processes are saved, and criu has ended them: the container goes as if deleted.
 fn finish(container: Container, log: &Log) -> Result<()> {
+    // What is frozen ends when it thaws.
+    container.cgroup().thaw()?;
     if let Some(pidfd) = container.pidfd()? {
         let patience = Some(Duration::from_secs(10));
         if signal::poll(&[(pidfd.as_fd(), libc::POLLIN)], patience)? == [0] {

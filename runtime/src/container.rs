@@ -112,6 +112,10 @@ pub struct Record {
     /// version 3).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_mount: Option<RootMount>,
+    /// What the first process was given as stdin, stdout and stderr, as /proc/PID/fd tells it
+    /// (proc_pid_fd(5)); nothing where it has a terminal of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stdio: Vec<String>,
 }
 
 /// What a container is doing (runtime.md, State).

@@ -155,5 +155,12 @@ fn record(plan: &Plan, id: &ContainerId) -> Record {
         namespaces: Kind::ALL.into_iter().filter(|k| plan.namespaces.has(*k)).collect(),
         resctrl: plan.rdt.as_ref().map_or(Vec::new(), |r| Groups::new(r, id.as_str()).own()),
         root_mount: None,
+        stdio: if plan.process.terminal { Vec::new() } else { stdio() },
     }
+}
+
+/// What our standard descriptors lead to, which the first process inherits; closed ones to nothing.
+fn stdio() -> Vec<String> {
+    let link = |number| std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap_or_default();
+    (0..3).map(|number| link(number).to_string_lossy().into_owned()).collect()
 }

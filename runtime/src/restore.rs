@@ -9,7 +9,7 @@ use crate::container::{Container, ContainerId};
 use crate::create::{check_terminal, send_fd};
 use crate::criu::options::{Common, Directories, config_file, require_root};
 use crate::criu::rpc::{CgroupMode, CgroupRoot, Features, Notice, Request, Type};
-use crate::criu::{self, Birth, Worker, outside};
+use crate::criu::{self, Birth, Worker, descriptors, outside};
 use crate::delete;
 use crate::error::{Context, Error, Result};
 use crate::half::Half;
@@ -126,7 +126,7 @@ impl Revival<'_> {
 
     fn revive(&mut self) -> Result<()> {
         let (inherited, joined, open) = outside::joined(&self.plan.namespaces)?;
-        let outer = outside::inherited(&self.directories.images, self.plan.preserve_fds)?;
+        let outer = descriptors::inherited(&self.directories.images, self.plan.preserve_fds)?;
         let place = self.half.container.path.join(CRIU_ROOT);
         let place = std::path::absolute(&place).wrap(|| "find the state directory")?;
         let worker = Worker::start(&Birth {

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 /// The applets that the tests call inside a container.
 const APPLETS: &[&str] = &[
-    "awk", "cat", "chmod", "cut", "dd", "df", "echo", "env", "false", "find", "grep", "head",
-    "hostname", "id", "ip", "kill", "ln", "ls", "mkdir", "mknod", "mount", "nproc", "printf", "ps",
-    "pwd", "readlink", "rm", "sh", "sleep", "sort", "stat", "stty", "tail", "test", "touch", "tr",
-    "true", "tty", "uname", "wc", "yes",
+    "awk", "base64", "cat", "chmod", "cut", "dd", "df", "echo", "env", "false", "find", "grep",
+    "head", "hostname", "id", "ip", "kill", "ln", "ls", "md5sum", "mkdir", "mknod", "mount", "mv",
+    "nproc", "printf", "ps", "pwd", "readlink", "rm", "sh", "sleep", "sort", "stat", "stty",
+    "tail", "test", "touch", "tr", "true", "tty", "uname", "wc", "yes",
 ];
 
 /// An OCI bundle in the scratch directory of a [`crate::Case`], and the id of its one container.

@@ -22,6 +22,22 @@ pub fn works() -> Result<(), String> {
     Err(format!("CRIU does not know this kernel: {}", last.trim()))
 }
 
+/// Ends the calling test as skipped where CRIU does not work, or where the runtime under test cannot
+/// do this at all.
+#[macro_export]
+macro_rules! needs_criu {
+    ($case:expr) => {
+        if let Err(reason) = $crate::criu::works() {
+            $crate::skip!("{reason}");
+        }
+        $crate::differs!(
+            $case,
+            ["runc", "crun"],
+            "it cannot leave out a stdout that is the host's file"
+        );
+    };
+}
+
 /// The images of one case.
 #[derive(Debug)]
 pub struct Images<'a> {
@@ -96,13 +112,51 @@ impl Blocks for fs::Metadata {
     }
 }
 
-/// A program that counts in /count, in memory: one that is begun anew begins with 1 again. It writes
-/// from a process of its own, so that the first one's stdout is always what it was given.
-pub const COUNTER: &str = "i=0; while :; do i=$((i+1)); (echo $i > /count); sleep 0.02; done";
+/// A program that counts in /count, in memory: one that is begun anew begins with 1 again. Its stdout
+/// leads to that file for the time of each echo, and elsewhere in between.
+pub const COUNTER: &str = "i=0; while :; do i=$((i+1)); echo $i > /count; sleep 0.02; done";
 
 /// A bundle that runs [`COUNTER`].
 pub fn counter(case: &Case) -> Bundle {
     case.bundle().writable().sh(COUNTER)
+}
+
+/// [`counter`], started, with a directory for its images.
+#[track_caller]
+pub fn counting(case: &Case) -> (Bundle, Images<'_>) {
+    let bundle = counter(case);
+    case.start(&bundle);
+    (bundle, Images::new(case, "images"))
+}
+
+/// Another container of the same configuration on the same root file system, with a name and a
+/// cgroup of its own.
+pub fn twin(case: &Case, bundle: &Bundle) -> Bundle {
+    let mut other = case.bundle_without_root();
+    let path = other.config["linux"]["cgroupsPath"].clone();
+    other.config = bundle.config.clone();
+    other.config["linux"]["cgroupsPath"] = path;
+    other.set("/root/path", bundle.rootfs().to_str().expect("UTF-8"))
+}
+
+/// A bundle that counts, and has four megabytes of noise in its memory that do not change.
+pub fn remembering(case: &Case) -> Bundle {
+    case.bundle().writable().sh(
+        "x=$(head -c 3200000 /dev/urandom | base64); echo \"$x\" | md5sum > /before; i=0; \
+         while :; do i=$((i+1)); echo $i > /count; sleep 0.05; \
+         if test -e /root/ask -a ! -e /after; then echo \"$x\" | md5sum > /new; mv /new /after; fi; \
+         done",
+    )
+}
+
+/// Asserts that [`remembering`] has the same noise in its memory as at the beginning.
+#[track_caller]
+pub fn assert_remembers(bundle: &Bundle) {
+    let read = |name: &str| fs::read_to_string(bundle.rootfs().join(name)).unwrap_or_default();
+    assert!(read("before").len() > 32, "it has no noise yet");
+    fs::write(bundle.rootfs().join("root/ask"), "").expect("ask for its memory");
+    assert!(wait_until(|| !read("after").is_empty()), "it does not answer");
+    assert_eq!(read("after"), read("before"), "its memory is another");
 }
 
 /// What [`COUNTER`] has reached.

@@ -6,18 +6,8 @@ use std::process::Stdio;
 
 use serde_json::json;
 use spec_tests::console::ConsoleSocket;
-use spec_tests::criu::{Images, assert_counts_on, count, counter, works};
-use spec_tests::{Case, cgroup, differs, skip, wait_until};
-
-/// Ends the test as skipped where CRIU does not work, or where the runtime cannot do this at all.
-macro_rules! criu {
-    ($case:expr) => {
-        if let Err(reason) = works() {
-            skip!("{reason}");
-        }
-        differs!($case, ["runc", "crun"], "it cannot leave out a stdout that is the host's file");
-    };
-}
+use spec_tests::criu::{Images, assert_counts_on, count, counter, counting, twin};
+use spec_tests::{Case, cgroup, differs, find_program, needs_criu, skip, wait_until};
 
 /// Ends the test where the runtime under test is built without checkpoints.
 macro_rules! knows_the_verbs {
@@ -168,11 +158,9 @@ fn a_failed_checkpoint_names_the_log_and_leaves_the_container_running() {
 #[test]
 fn a_container_goes_on_where_it_was() {
     let case = Case::new();
-    criu!(case);
-    let bundle = counter(&case);
-    case.start(&bundle);
+    needs_criu!(case);
+    let (bundle, images) = counting(&case);
     assert!(wait_until(|| count(&bundle) > 5));
-    let images = Images::new(&case, "images");
     images.checkpoint(&bundle, &[]).quiet_success();
     case.assert_gone(&bundle);
     let before = count(&bundle);
@@ -196,7 +184,7 @@ fn a_container_goes_on_where_it_was() {
 #[test]
 fn a_restored_container_writes_to_the_file_that_it_wrote_to() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     let script = "echo before; while test ! -e /root/go; do sleep 0.05; done; echo after; exit 7";
     let bundle = case.bundle().writable().sh(script);
     let created = case.start(&bundle);
@@ -211,9 +199,66 @@ fn a_restored_container_writes_to_the_file_that_it_wrote_to() {
 }
 
 #[test]
+fn a_checkpoint_may_come_at_any_moment_of_an_echo() {
+    let case = Case::new();
+    needs_criu!(case);
+    // The shell's stdout is put aside for half of the time.
+    let script = "i=0; while :; do i=$((i+1)); { echo $i; sleep 0.03; } > /count; sleep 0.03; done";
+    let bundle = case.bundle().writable().sh(script);
+    case.start(&bundle);
+    let mut aside = 0;
+    for round in 0..10 {
+        let before = count(&bundle);
+        let images = Images::new(&case, &format!("images-{round}"));
+        images.round_trip(&bundle, &[]);
+        assert_counts_on(&bundle, before);
+        let list = fs::read(images.dir.join("descriptors.json")).expect("the descriptors");
+        let list: Vec<String> = serde_json::from_slice(&list).expect("an array");
+        aside += usize::from(list[1].ends_with("/count"));
+    }
+    assert!(aside > 0, "none of ten checkpoints was taken within an echo");
+}
+
+#[test]
+fn a_pipe_that_is_put_aside_is_replaced_too() {
+    let case = Case::new();
+    needs_criu!(case);
+    let script = "while test ! -e /root/go; do echo 1 > /count; sleep 0.05; done > /other; \
+                  echo through the pipe";
+    let bundle = case.bundle().writable().sh(script);
+    bundle.write();
+    let mut command = case.command();
+    command.args(["run", "--detach", "--bundle"]).arg(&bundle.dir).arg(&bundle.id);
+    let mut first = command.stdout(Stdio::piped()).spawn().expect("start the runtime");
+    assert!(first.wait().expect("wait for the runtime").success());
+    assert_eq!(count(&bundle), 1);
+    let images = Images::new(&case, "images");
+    images.checkpoint(&bundle, &[]).quiet_success();
+    fs::write(bundle.rootfs().join("root/go"), "").expect("let it go on");
+    images.restore(&bundle, &[]).exits(0).prints("through the pipe");
+}
+
+#[test]
+fn a_file_outside_that_nobody_could_open_again_is_refused() {
+    let case = Case::new();
+    differs!(case, ["runc", "crun"], "it leaves that to the restore");
+    let bundle = case.bundle().args(["sleep", "1000"]);
+    bundle.write();
+    let log = case.dir().join("log");
+    let mut command = case.command();
+    command.args(["run", "--detach", "--bundle"]).arg(&bundle.dir).arg(&bundle.id);
+    command.stdout(fs::File::create(&log).expect("make a file"));
+    assert!(command.status().expect("run the runtime").success());
+    fs::remove_file(&log).expect("delete the file");
+    let outcome = Images::new(&case, "images").checkpoint(&bundle, &[]);
+    outcome.exits(1).fails_with("descriptor 1 is a file outside of the container");
+    assert_eq!(case.status(&bundle), "running");
+}
+
+#[test]
 fn pipes_are_replaced_by_those_of_who_restores() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     let bundle = case
         .bundle()
         .writable()
@@ -233,11 +278,9 @@ fn pipes_are_replaced_by_those_of_who_restores() {
 #[test]
 fn a_container_that_is_left_running_runs() {
     let case = Case::new();
-    criu!(case);
-    let bundle = counter(&case);
-    case.start(&bundle);
+    needs_criu!(case);
+    let (bundle, images) = counting(&case);
     let pid = case.pid(&bundle);
-    let images = Images::new(&case, "images");
     images.checkpoint(&bundle, &["--leave-running"]).quiet_success();
     assert_eq!((case.status(&bundle), case.pid(&bundle)), ("running".into(), pid));
     assert_counts_on(&bundle, count(&bundle));
@@ -247,12 +290,10 @@ fn a_container_that_is_left_running_runs() {
 #[test]
 fn a_paused_container_can_be_checkpointed() {
     let case = Case::new();
-    criu!(case);
-    let bundle = counter(&case);
-    case.start(&bundle);
+    needs_criu!(case);
+    let (bundle, images) = counting(&case);
     let before = count(&bundle);
     case.runtime(["pause", &bundle.id]).quiet_success();
-    let images = Images::new(&case, "images");
     images.round_trip(&bundle, &[]);
     assert_counts_on(&bundle, before);
 }
@@ -260,17 +301,11 @@ fn a_paused_container_can_be_checkpointed() {
 #[test]
 fn a_container_can_come_back_under_another_name_and_in_another_cgroup() {
     let case = Case::new();
-    criu!(case);
-    let bundle = counter(&case);
-    case.start(&bundle);
-    let images = Images::new(&case, "images");
+    needs_criu!(case);
+    let (bundle, images) = counting(&case);
     images.checkpoint(&bundle, &[]).quiet_success();
     let before = count(&bundle);
-    let mut other = case.bundle_without_root();
-    let path = other.config["linux"]["cgroupsPath"].clone();
-    other.config = bundle.config.clone();
-    other.config["linux"]["cgroupsPath"] = path;
-    let other = other.set("/root/path", bundle.rootfs().to_str().expect("UTF-8"));
+    let other = twin(&case, &bundle);
     images.restore(&other, &["--detach"]).quiet_success();
     assert_counts_on(&bundle, before);
     let dir = cgroup::dir_of(case.pid(&other), "pids");
@@ -281,7 +316,7 @@ fn a_container_can_come_back_under_another_name_and_in_another_cgroup() {
 #[test]
 fn limits_hold_after_a_restore() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     let bundle = counter(&case).set("/linux/resources/pids", json!({ "limit": 7 }));
     case.start(&bundle);
     let images = Images::new(&case, "images");
@@ -293,7 +328,7 @@ fn limits_hold_after_a_restore() {
 #[test]
 fn mounts_from_outside_come_from_outside_again() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     let data = case.dir().join("data with blank");
     fs::create_dir(&data).expect("make a directory");
     fs::write(data.join("file"), "first").expect("write a file");
@@ -321,7 +356,7 @@ fn mounts_from_outside_come_from_outside_again() {
 #[test]
 fn a_joined_network_namespace_is_joined_again() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     let holder = case.bundle().args(["sleep", "1000"]);
     case.start(&holder);
     let path = format!("/proc/{}/ns/net", case.pid(&holder));
@@ -336,7 +371,7 @@ fn a_joined_network_namespace_is_joined_again() {
 #[test]
 fn a_user_namespace_comes_back() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
     let bundle = case
         .bundle()
@@ -360,7 +395,7 @@ fn a_user_namespace_comes_back() {
 #[test]
 fn a_terminal_comes_back_over_the_console_socket() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     let script = "stty -echo; while read line; do echo \"got <$line>\"; done";
     let bundle = case.bundle().set("/process/terminal", true).sh(script);
     let socket = ConsoleSocket::bind(&bundle.dir);
@@ -388,7 +423,7 @@ fn a_terminal_comes_back_over_the_console_socket() {
 #[test]
 fn hooks_run_on_the_way_out_and_back() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     let log = case.dir().join("hooks");
     let hook = |name: &str| {
         let line = format!("cat > /dev/null; echo {name} >> {}", log.display());
@@ -407,10 +442,8 @@ fn hooks_run_on_the_way_out_and_back() {
 #[test]
 fn a_failed_restore_leaves_nothing_and_names_its_log() {
     let case = Case::new();
-    criu!(case);
-    let bundle = counter(&case);
-    case.start(&bundle);
-    let images = Images::new(&case, "images");
+    needs_criu!(case);
+    let (bundle, images) = counting(&case);
     images.checkpoint(&bundle, &[]).quiet_success();
     let before = count(&bundle);
     let core = images.dir.join("core-1.img");
@@ -422,14 +455,105 @@ fn a_failed_restore_leaves_nothing_and_names_its_log() {
     // What a hook refuses is undone as well.
     fs::write(&core, saved).expect("mend the image");
     let refusing = json!([{ "path": "/bin/false" }]);
-    let mut refused = case.bundle_without_root();
-    refused.config = bundle.config.clone();
-    let refused = refused
-        .set("/root/path", bundle.rootfs().to_str().expect("UTF-8"))
-        .set("/hooks/createRuntime", refusing);
+    let refused = twin(&case, &bundle).set("/hooks/createRuntime", refusing);
     images.restore(&refused, &["--detach"]).exits(1).fails_with("hooks.createRuntime[0]");
     case.assert_gone(&refused);
     assert_eq!(count(&bundle), before, "something runs on");
     images.restore(&bundle, &["--detach"]).quiet_success();
     assert_counts_on(&bundle, before);
+}
+
+#[test]
+fn a_restore_by_systemd_has_a_scope() {
+    let case = Case::new();
+    needs_criu!(case);
+    if !std::path::Path::new("/run/systemd/system").exists() {
+        skip!("systemd is not this system's init");
+    }
+    let bundle = counter(&case).set("/linux/resources/pids", json!({ "limit": 31 }));
+    let path = format!("davit-test.slice:davit:{}", bundle.id);
+    let bundle = bundle.set("/linux/cgroupsPath", path);
+    bundle.write();
+    let scope = format!("davit-{}.scope", bundle.id);
+    let property = |name: &str| {
+        let mut command = std::process::Command::new("systemctl");
+        command.args(["show", "--property", name, "--value", &scope]);
+        case.outcome(command).success().stdout.trim().to_owned()
+    };
+    let driven = |args: &[&str]| {
+        let mut command = case.command();
+        command.arg("--systemd-cgroup").args(args).arg("--bundle").arg(&bundle.dir).arg(&bundle.id);
+        case.outcome(command)
+    };
+    driven(&["run", "--detach"]).success();
+    let before = count(&bundle);
+    let images = Images::new(&case, "images");
+    images.checkpoint(&bundle, &[]).quiet_success();
+    assert_eq!(property("LoadState"), "not-found");
+    let dir = images.dir.to_str().expect("UTF-8");
+    driven(&["restore", "--detach", "--image-path", dir]).quiet_success();
+    assert_counts_on(&bundle, before);
+    let own = cgroup::dir_of(case.pid(&bundle), "pids");
+    assert!(own.ends_with(&scope), "it is in {}", own.display());
+    assert_eq!((&*property("ActiveState"), &*property("TasksMax")), ("active", "31"));
+    assert_eq!(cgroup::read(case.pid(&bundle), "pids", "pids.max", "pids.max"), "31");
+    case.runtime(["delete", "--force", &bundle.id]).quiet_success();
+    assert_eq!(property("LoadState"), "not-found");
+    // What fails leaves no scope either.
+    fs::remove_file(images.dir.join("core-1.img")).expect("spoil the images");
+    driven(&["restore", "--detach", "--image-path", dir]).exits(1).fails_with("criu restore");
+    assert_eq!(property("LoadState"), "not-found");
+    case.assert_gone(&bundle);
+}
+
+#[test]
+fn network_devices_are_moved_at_a_restore() {
+    let case = Case::new();
+    needs_criu!(case);
+    let (bundle, images) = counting(&case);
+    // CRIU saves no device that leads out of the container: the namespace comes back empty.
+    images.checkpoint(&bundle, &["--empty-ns", "network"]).quiet_success();
+    let before = count(&bundle);
+    let bundle = bundle.set("/linux/netDevices", json!({ "dev0": { "name": "lan" } }));
+    bundle.write();
+    let mut runtime = case.command();
+    runtime.args(["restore", "--detach", "--empty-ns", "network", "--image-path"]);
+    runtime.arg(&images.dir).arg("--bundle").arg(&bundle.dir).arg(&bundle.id);
+    let mut shell = std::process::Command::new("unshare");
+    let setup = "ip link add dev0 type veth peer name other0 && ip addr add 192.0.2.7/24 dev dev0";
+    let peer = "ip link show other0 > /dev/null && ! ip link show dev0 2> /dev/null";
+    shell.args(["--net", "sh", "-c", &format!("{setup} && \"$0\" \"$@\" && {peer} && sleep 1000")]);
+    shell.arg(runtime.get_program()).args(runtime.get_args());
+    // The shell is the host, and holds the other end.
+    let mut host = shell.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("unshare");
+    let restored = wait_until(|| case.runtime(["state", &bundle.id]).code() == 0);
+    assert!(restored, "no restore");
+    assert_counts_on(&bundle, before);
+    let shown = case.exec(&bundle, [], ["ip", "-o", "addr", "show", "lan"]);
+    host.kill().expect("end the host");
+    host.wait().expect("wait for the host");
+    shown.quiet_success().prints_part("192.0.2.7/24");
+}
+
+#[test]
+fn a_wait_that_fails_ends_what_was_restored() {
+    let case = Case::new();
+    needs_criu!(case);
+    if let Err(why) = find_program("strace") {
+        skip!("{why}");
+    }
+    let (bundle, images) = counting(&case);
+    images.checkpoint(&bundle, &[]).quiet_success();
+    let mut runtime = case.command();
+    runtime.args(["restore", "--image-path"]).arg(&images.dir);
+    runtime.arg("--bundle").arg(&bundle.dir).arg(&bundle.id);
+    let mut strace = std::process::Command::new("strace");
+    strace.arg("-o").arg(case.dir().join("trace"));
+    strace.args(["-e", "inject=rt_sigtimedwait:error=EIO", "-e", "trace=rt_sigtimedwait"]);
+    strace.arg(runtime.get_program()).args(runtime.get_args());
+    case.outcome(strace).exits(1).fails_with("EIO");
+    case.assert_gone(&bundle);
+    let last = count(&bundle);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(count(&bundle), last, "it runs on");
 }

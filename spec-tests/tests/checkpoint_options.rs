@@ -8,17 +8,10 @@ use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use spec_tests::criu::{Images, assert_counts_on, count, counter, works};
-use spec_tests::{Bundle, Case, differs, skip, wait_until};
-
-macro_rules! criu {
-    ($case:expr) => {
-        if let Err(reason) = works() {
-            skip!("{reason}");
-        }
-        differs!($case, ["runc", "crun"], "it cannot leave out a stdout that is the host's file");
-    };
-}
+use spec_tests::criu::{
+    Images, assert_counts_on, assert_remembers, count, counter, counting, remembering, twin,
+};
+use spec_tests::{Bundle, Case, needs_criu, skip, wait_until};
 
 /// A container with two ends of one TCP connection, on its own loopback device.
 fn connected(case: &Case) -> Bundle {
@@ -46,7 +39,7 @@ fn only_with(case: &Case, bundle: &Bundle, flag: &str) {
 #[test]
 fn tcp_connections_are_saved_when_asked() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     let bundle = connected(&case);
     case.start(&bundle);
     assert!(count(&bundle) > 0, "the two are not connected");
@@ -57,7 +50,7 @@ fn tcp_connections_are_saved_when_asked() {
 #[test]
 fn tcp_connections_are_closed_when_asked() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     let bundle = connected(&case);
     case.start(&bundle);
     assert!(count(&bundle) > 0, "the two are not connected");
@@ -72,7 +65,7 @@ fn tcp_connections_are_closed_when_asked() {
 #[test]
 fn a_file_of_options_is_read() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     let file = case.dir().join("criu.conf");
     fs::write(&file, "tcp-established\n").expect("write a file of options");
     let bundle = connected(&case);
@@ -85,7 +78,7 @@ fn a_file_of_options_is_read() {
 #[test]
 fn file_locks_are_saved_when_asked() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     // busybox has no flock: the host's. The shell keeps the descriptor, and with it the lock.
     let script = "exec 5> /lock; /usr/bin/flock 5; echo 1 > /count; sleep 1000; true";
     let bundle = case.bundle().writable().sh(script).mount("/usr", "bind", "/usr", &["bind", "ro"]);
@@ -102,7 +95,7 @@ fn file_locks_are_saved_when_asked() {
 #[test]
 fn a_file_that_has_lost_its_name_is_saved_when_asked() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     let script = "echo text > /a; exec 3< /a; ln /a /b; rm /a; echo 1 > /count; \
                   while test ! -e /root/go; do sleep 0.05; done; cat <&3 > /read; sleep 1000";
     let bundle = case.bundle().writable().sh(script);
@@ -120,7 +113,7 @@ fn a_file_that_has_lost_its_name_is_saved_when_asked() {
 #[test]
 fn a_session_of_the_callers_is_saved_when_asked() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     let bundle = counter(&case);
     case.start(&bundle);
     let before = count(&bundle);
@@ -131,13 +124,8 @@ fn a_session_of_the_callers_is_saved_when_asked() {
 #[test]
 fn memory_that_was_dumped_before_is_not_dumped_again() {
     let case = Case::new();
-    criu!(case);
-    // Four megabytes that do not change.
-    let bundle = case
-        .bundle()
-        .writable()
-        .sh("x=$(dd if=/dev/zero bs=1M count=4 2>/dev/null | tr '\\0' x); i=0; \
-         while :; do i=$((i+1)); (echo $i > /count); sleep 0.05; done; echo $x");
+    needs_criu!(case);
+    let bundle = remembering(&case);
     case.start(&bundle);
     assert!(count(&bundle) > 0);
     let first = Images::new(&case, "first");
@@ -159,15 +147,14 @@ fn memory_that_was_dumped_before_is_not_dumped_again() {
     let before = count(&bundle);
     second.restore(&bundle, &["--detach"]).quiet_success();
     assert_counts_on(&bundle, before);
+    assert_remembers(&bundle);
 }
 
 #[test]
 fn a_parent_that_is_not_there_is_refused() {
     let case = Case::new();
-    criu!(case);
-    let bundle = counter(&case);
-    case.start(&bundle);
-    let images = Images::new(&case, "images");
+    needs_criu!(case);
+    let (bundle, images) = counting(&case);
     let outcome = images.checkpoint(&bundle, &["--parent-path", "../nowhere"]);
     outcome.exits(1).fails_with("--parent-path");
     assert_counts_on(&bundle, count(&bundle));
@@ -176,7 +163,7 @@ fn a_parent_that_is_not_there_is_refused() {
 #[test]
 fn the_log_goes_where_it_is_asked_for() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     let bundle = counter(&case);
     case.start(&bundle);
     let work = case.dir().join("work");
@@ -189,7 +176,7 @@ fn the_log_goes_where_it_is_asked_for() {
 #[test]
 fn cgroups_can_be_left_alone() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     for mode in ["ignore", "soft"] {
         let bundle = counter(&case);
         case.start(&bundle);
@@ -204,7 +191,7 @@ fn cgroups_can_be_left_alone() {
 #[test]
 fn a_network_namespace_can_be_left_empty() {
     let case = Case::new();
-    criu!(case);
+    needs_criu!(case);
     let bundle = counter(&case);
     case.start(&bundle);
     let add = "ip link add name dummy0 type dummy 2>/dev/null; ip addr add 127.9.9.9/8 dev lo";
@@ -221,9 +208,10 @@ fn a_network_namespace_can_be_left_empty() {
 #[test]
 fn pages_go_to_a_page_server() {
     let case = Case::new();
-    criu!(case);
-    let bundle = counter(&case);
+    needs_criu!(case);
+    let bundle = remembering(&case);
     case.start(&bundle);
+    assert!(count(&bundle) > 0);
     let images = Images::new(&case, "images");
     fs::create_dir(&images.dir).expect("make the directory");
     let port = free_port();
@@ -236,17 +224,19 @@ fn pages_go_to_a_page_server() {
     images.checkpoint(&bundle, &["--page-server", &address]).quiet_success();
     server.finish();
     let before = count(&bundle);
-    assert!(images.pages() > 0, "the server has got no pages");
+    assert!(images.pages() > 4 << 20, "the server has got {} bytes", images.pages());
     images.restore(&bundle, &["--detach"]).quiet_success();
     assert_counts_on(&bundle, before);
+    assert_remembers(&bundle);
 }
 
 #[test]
 fn lazy_pages_are_fetched_when_they_are_touched() {
     let case = Case::new();
-    criu!(case);
-    let bundle = counter(&case);
+    needs_criu!(case);
+    let bundle = remembering(&case);
     case.start(&bundle);
+    assert!(count(&bundle) > 0);
     let images = Images::new(&case, "images");
     let port = free_port();
     let address = format!("127.0.0.1:{port}");
@@ -272,14 +262,11 @@ fn lazy_pages_are_fetched_when_they_are_touched() {
     let server = Server::start(&[&lazy[..], &["-D", dir, "-W", dir, "-o", "lazy.log"]].concat());
     assert!(wait_until(|| images.dir.join("lazy-pages.socket").exists()), "no socket");
     // The first one still serves its pages, so that the container has another name here.
-    let mut other = case.bundle_without_root();
-    let path = other.config["linux"]["cgroupsPath"].clone();
-    other.config = bundle.config.clone();
-    other.config["linux"]["cgroupsPath"] = path;
-    let other = other.set("/root/path", bundle.rootfs().to_str().expect("UTF-8"));
+    let other = twin(&case, &bundle);
     let flags = ["--detach", "--lazy-pages", "--work-path", dir];
     images.restore(&other, &flags).quiet_success();
     assert_counts_on(&bundle, before);
+    assert_remembers(&bundle);
     assert!(dump.wait().expect("wait for the checkpoint").success());
     server.finish();
     case.assert_gone(&bundle);

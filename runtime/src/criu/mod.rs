@@ -5,6 +5,7 @@
 //! error becomes ours. A worker rather than `criu dump` and `criu restore`, because only a worker
 //! hands over the master of a new terminal, and makes the restored process a child of ours.
 
+pub mod descriptors;
 pub mod options;
 pub mod outside;
 pub mod rpc;

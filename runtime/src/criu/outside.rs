@@ -1,5 +1,6 @@
 //! What a container has from outside of itself, which criu neither saves nor makes: sources of
-//! bind mounts, namespaces that it shares with others, and its standard descriptors.
+//! bind mounts, and namespaces that it shares with others (for open files, see
+//! [`super::descriptors`]).
 //!
 //! `checkpoint` gives each a name, and `restore` says under the same name what takes its place.
 
@@ -12,15 +13,9 @@ use crate::plan::namespaces::{Kind, Namespaces};
 use crate::plan::{Plan, Rootfs};
 use crate::rootfs::resolve;
 use crate::sys::fs;
-use std::collections::BTreeSet;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-
-/// The file beside the images that tells what the first process's descriptors were, as runc writes
-/// it: an array of what /proc/PID/fd/N led to. Behind a file from outside of the container stands,
-/// after a blank, the name that criu gives it (`file[MOUNT:INODE]`).
-pub const DESCRIPTORS: &str = "descriptors.json";
 
 /// The mounts of the container whose sources are outside, by their paths inside, with the sources.
 ///
@@ -201,101 +196,6 @@ pub fn joined(
     Ok((inherited, joined, open))
 }
 
-/// Writes down what the descriptors of the process lead to; returns the names of files that are
-/// outside of its mount namespace, which criu is to leave out.
-pub fn save_descriptors(pid: i32, images: BorrowedFd<'_>) -> Result<Vec<String>> {
-    let process = PathBuf::from(format!("/proc/{pid}"));
-    let read = |file: &str| {
-        let path = process.join(file);
-        std::fs::read_to_string(&path).wrap(|| format!("read {}", path.display()))
-    };
-    let table = read("mountinfo")?;
-    let mounts: BTreeSet<&str> = table.lines().filter_map(|line| line.split(' ').next()).collect();
-    let directory = process.join("fd");
-    let entries = std::fs::read_dir(&directory).wrap(|| format!("read {}", directory.display()))?;
-    let numbers = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<usize>().ok());
-    let mut all = vec![String::new(); numbers.max().map_or(3, |last| last + 1).clamp(3, 256)];
-    let mut left_out = Vec::new();
-    for (number, entry) in all.iter_mut().enumerate() {
-        let path = directory.join(number.to_string());
-        let Ok(link) = std::fs::read_link(&path) else { continue };
-        *entry = link.to_string_lossy().into_owned();
-        if !entry.starts_with('/') {
-            continue;
-        }
-        let Some(key) = outside_key(&read(&format!("fdinfo/{number}"))?, &path, &mounts)? else {
-            continue;
-        };
-        *entry = format!("{entry} {key}");
-        left_out.push(key);
-    }
-    let text = serde_json::to_vec(&all).map_err(|e| Error::new(e.to_string()))?;
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
-    let file = fs::openat(images, Path::new(DESCRIPTORS), flags, 0o600)?;
-    use std::io::Write as _;
-    std::fs::File::from(file).write_all(&text).wrap(|| format!("write {DESCRIPTORS}"))?;
-    Ok(left_out)
-}
-
-/// criu's name for a file by its mount and inode, in hexadecimal, if the mount is not among
-/// `mounts`. `info` is the descriptor's file in /proc/PID/fdinfo.
-fn outside_key(info: &str, file: &Path, mounts: &BTreeSet<&str>) -> Result<Option<String>> {
-    let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim);
-    let Some(id) = id.filter(|id| !mounts.contains(id)) else { return Ok(None) };
-    let id: u32 = id.parse().map_err(|_| Error::new(format!("mnt_id {id:?} is no number")))?;
-    let inode = std::fs::metadata(file).wrap(|| format!("look at {}", file.display()))?.ino();
-    Ok(Some(format!("file[{id:x}:{inode:x}]")))
-}
-
-/// What takes the place of descriptors in the images.
-#[derive(Default)]
-pub struct Inherited {
-    /// For criu.
-    pub descriptors: Vec<InheritFd>,
-    /// Files that were opened for it.
-    pub files: Vec<OwnedFd>,
-}
-
-impl Inherited {
-    /// One file may have several numbers (2>&1); criu wants each name once.
-    fn add(&mut self, key: &str, fd: i32) {
-        if self.descriptors.iter().all(|earlier| earlier.key != key) {
-            self.descriptors.push(InheritFd { key: key.into(), fd });
-        }
-    }
-}
-
-/// The other end of a pipe is outside: pipes become our standard descriptors, and `preserve_fds`
-/// more. A file from outside is opened again (criu wants it as long as it was).
-pub fn inherited(images: impl AsFd, preserve_fds: u32) -> Result<Inherited> {
-    let text = match fs::openat(images, Path::new(DESCRIPTORS), libc::O_RDONLY, 0) {
-        // Images of others have none.
-        Err(e) if e.errno() == Some(libc::ENOENT) => String::from("[]"),
-        other => std::io::read_to_string(std::fs::File::from(other?))
-            .wrap(|| format!("read {DESCRIPTORS}"))?,
-    };
-    let all: Vec<String> = serde_json::from_str(&text)
-        .map_err(|e| Error::new(format!("--image-path: {DESCRIPTORS}: {e}")))?;
-    let mut inherited = Inherited::default();
-    let ours = 3 + preserve_fds as usize;
-    for number in 0..ours.max(all.len()) {
-        let was = all.get(number).map(String::as_str).unwrap_or_default();
-        if let Some((path, key)) = was.rsplit_once(" file[") {
-            let file = fs::openat(fs::CWD, Path::new(path), libc::O_PATH, 0)
-                .wrap(|| format!("open what descriptor {number} was"))?;
-            inherited.add(&format!("file[{key}"), file.as_raw_fd());
-            inherited.files.push(file);
-        } else if was.starts_with("pipe:") && number < ours {
-            inherited.add(was, number as i32);
-        } else if (3..ours).contains(&number) {
-            return Err(Error::new(format!(
-                "--preserve-fds: descriptor {number} of the checkpointed process was no pipe that ours could replace"
-            )));
-        }
-    }
-    Ok(inherited)
-}
-
 /// Makes the places in the root file system where mounts from outside will lie, as `create` would.
 pub fn make_mount_points(rootfs: &Rootfs) -> Result<()> {
     let root = fs::openat(fs::CWD, &rootfs.path, libc::O_PATH | libc::O_DIRECTORY, 0)?;
@@ -326,44 +226,6 @@ pub fn make_mount_points(rootfs: &Rootfs) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn images(text: &str, name: &str) -> (PathBuf, OwnedFd) {
-        let dir = std::env::temp_dir().join(format!("outside-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join(DESCRIPTORS), text).unwrap();
-        let fd = fs::openat(fs::CWD, &dir, libc::O_RDONLY | libc::O_DIRECTORY, 0).unwrap();
-        (dir, fd)
-    }
-
-    #[test]
-    fn pipes_are_replaced_and_files_opened_again_each_but_once() {
-        let list = r#"["/dev/null file[1:5]","pipe:[1]","pipe:[1]","pipe:[a]","/etc/passwd"]"#;
-        let (dir, fd) = images(list, "pipes");
-        let all = inherited(&fd, 1).unwrap();
-        let found: Vec<_> = all.descriptors.iter().map(|i| (i.key.as_str(), i.fd)).collect();
-        let null = all.files[0].as_raw_fd();
-        assert_eq!(found, [("file[1:5]", null), ("pipe:[1]", 1), ("pipe:[a]", 3)]);
-        assert_eq!(inherited(&fd, 0).unwrap().descriptors.len(), 2);
-        let e = inherited(&fd, 2).err().unwrap().to_string();
-        assert!(e.contains("--preserve-fds") && e.contains("descriptor 4"), "{e}");
-        std::fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn files_of_other_mounts_are_outside() {
-        let mounts = BTreeSet::from(["24"]);
-        let file = Path::new("/dev/null");
-        assert_eq!(outside_key("pos:\t0\nmnt_id:\t24\n", file, &mounts).unwrap(), None);
-        let key = outside_key("flags:\t0\nmnt_id:\t26\n", file, &mounts).unwrap().unwrap();
-        assert!(key.starts_with("file[1a:"), "{key}");
-    }
-
-    #[test]
-    fn a_garbled_list_is_an_error() {
-        let (dir, fd) = images("{}", "garbled");
-        assert!(inherited(&fd, 0).err().unwrap().to_string().contains(DESCRIPTORS));
-        std::fs::remove_dir_all(dir).unwrap();
-    }
 
     #[test]
     fn blanks_in_the_mount_table_are_read() {
