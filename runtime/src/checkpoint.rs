@@ -1,6 +1,7 @@
 //! `checkpoint`: writes a container's processes into files, by CRIU, and ends the container unless
 //! it is to stay.
 
+use crate::cgroup::driver::Driver;
 use crate::container::{Container, ContainerId, Status};
 use crate::criu::options::{Common, Directories, config_file, require_root};
 use crate::criu::rpc::{Features, PageServer, Request, Type};
@@ -9,7 +10,7 @@ use crate::delete;
 use crate::error::{Context, Error, Result};
 use crate::log::Log;
 use crate::plan::hooks::Hooks;
-use crate::plan::{Options, Plan};
+use crate::plan::{Options, Plan, Systemd};
 use crate::rootfs::resolve;
 use crate::sys::{fs, process, signal};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -126,7 +127,10 @@ fn go_on(container: &Container, before: Status) -> Result<()> {
 }
 
 fn request(container: &Container, wanted: &Wanted, directories: &Directories) -> Result<Request> {
-    let options = Options::default();
+    // Of a scope the path has a form that only systemd's cgroups have.
+    let by_systemd = matches!(container.record.cgroup_driver, Driver::Systemd(_));
+    let systemd = by_systemd.then_some(Systemd::System);
+    let options = Options { systemd, ..Options::default() };
     let plan = Plan::new(container.record.bundle.clone(), container.config()?, options)?;
     outside::check_namespaces(&plan.namespaces)?;
     let cgroup = container.cgroup();

@@ -151,11 +151,13 @@ fn wait_with_deadline(child: &mut Child) -> Option<ExitStatus> {
     None
 }
 
-/// Waits until `condition` holds, for at most ten seconds; says whether it came to hold.
+/// Waits until `condition` holds, for at most ten seconds, or under emulation, where all takes ten
+/// times as long, a hundred; says whether it came to hold.
 pub fn wait_until(mut condition: impl FnMut() -> bool) -> bool {
+    let patience = if std::env::var_os("DAVIT_VM").is_some() { 100 } else { 10 };
     let start = Instant::now();
     while !condition() {
-        if start.elapsed() > Duration::from_secs(10) {
+        if start.elapsed() > Duration::from_secs(patience) {
             return false;
         }
         std::thread::sleep(Duration::from_millis(5));
