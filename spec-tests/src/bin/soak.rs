@@ -1,4 +1,4 @@
-//! `soak [--seconds N] [--seed N] [--only VERB] [--workers N] [--sample 1]`: fault injection at length.
+//! `soak [--seconds N] [--seed N] [--only VERB] [--workers N] [--sample RUNS]`: fault injection at length.
 
 #[cfg(target_arch = "x86_64")]
 fn main() -> std::process::ExitCode {
@@ -8,7 +8,7 @@ fn main() -> std::process::ExitCode {
         seed: 1,
         only: String::new(),
         workers: std::thread::available_parallelism().map_or(1, |n| n.get()),
-        sample: false,
+        sample: None,
     };
     let mut words = std::env::args().skip(1);
     while let Some(flag) = words.next() {
@@ -18,7 +18,7 @@ fn main() -> std::process::ExitCode {
             "--seconds" => extent.time = std::time::Duration::from_secs(number()),
             "--seed" => extent.seed = number().max(1),
             "--only" => extent.only = value,
-            "--sample" => extent.sample = number() > 0,
+            "--sample" => extent.sample = Some(number() as usize),
             "--workers" => extent.workers = number().max(1) as usize,
             _ => panic!("unknown flag {flag}"),
         }

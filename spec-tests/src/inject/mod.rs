@@ -43,8 +43,9 @@ pub struct Extent {
     pub only: String,
     /// How many verbs are disturbed at a time.
     pub workers: usize,
-    /// A sample of everything, rather than one kind of fault after the other.
-    pub sample: bool,
+    /// A sample of everything, of about so many runs, rather than one kind of fault after the other.
+    /// It is the same on a fast machine and on a slow one, as long as the time lasts.
+    pub sample: Option<usize>,
 }
 
 /// One fault at one call.
@@ -90,7 +91,7 @@ pub fn soak(extent: &Extent) -> Report {
     let wanted = |(number, scenario): &(usize, Scenario)| {
         // The undisturbed run of each takes time, too: a sample has the verbs and some variants.
         let drawn = (*number as u64 + extent.seed).is_multiple_of(6) || scenario.is_plain();
-        scenario.name.contains(&extent.only) && (!extent.sample || drawn)
+        scenario.name.contains(&extent.only) && (extent.sample.is_none() || drawn)
     };
     let scenarios: Vec<Scenario> =
         scenario::all().into_iter().enumerate().filter(wanted).map(|(_, s)| s).collect();
@@ -109,8 +110,16 @@ pub fn soak(extent: &Extent) -> Report {
         tallies.push(tally);
         runs.push(possible);
     }
-    let order = if extent.sample { Order::Mixed } else { Order::KillsFirst };
-    let chunks = queue::chunks(&scenarios, runs, order, extent.seed);
+    let order = if extent.sample.is_some() { Order::Mixed } else { Order::KillsFirst };
+    let mut chunks = queue::chunks(&scenarios, runs, order, extent.seed);
+    if let Some(wanted) = extent.sample {
+        let mut before = 0;
+        chunks.retain(|chunk| {
+            let taken = before < wanted;
+            before += chunk.runs.len();
+            taken
+        });
+    }
     let tallies: Vec<Mutex<Tally>> = tallies.into_iter().map(Mutex::new).collect();
     in_parallel(extent.workers, chunks.len(), |turn| {
         let chunk = &chunks[turn];
