@@ -406,11 +406,12 @@ mod tests {
         let e = Connection::open(&bus(&format!("unix:path={}", path.display()))).unwrap_err();
         assert!(e.to_string().contains("does not let us in"), "{e}");
         thread.join().unwrap();
+        std::fs::remove_file(path).unwrap();
         let (path, thread) = server(b"DATA\r\n");
         let e = Connection::open(&bus(&format!("unix:path={}", path.display()))).unwrap_err();
         assert!(e.to_string().contains("closed"), "{e}");
         thread.join().unwrap();
-        drop(std::fs::remove_file(path));
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]
