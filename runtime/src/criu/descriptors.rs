@@ -8,7 +8,7 @@
 use super::rpc::InheritFd;
 use crate::container::Record;
 use crate::error::{Context, Error, Result};
-use crate::sys::fs;
+use crate::sys::fs::{self, Resolve};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
@@ -96,9 +96,28 @@ fn outside(pid: i32) -> Result<Files> {
                 link.display()
             )));
         }
+        if !is_at(&found, &link) {
+            return Err(Error::new(format!(
+                "descriptor {number} is a file outside of the container that is not where its name says, so that another one would be opened again: {}",
+                link.display()
+            )));
+        }
         files.insert(format!("file[{mount:x}:{:x}]", found.ino()), link);
     }
     Ok(files)
+}
+
+/// Is it this file that the host has at the path? In a mount that is nowhere attached a container can
+/// give a file of its own the name of any of the host's.
+fn is_at(file: &Metadata, path: &Path) -> bool {
+    let there = open(path).and_then(|fd| fs::fstat(&fd));
+    there.is_ok_and(|there| (there.st_dev, there.st_ino) == (file.dev(), file.ino()))
+}
+
+/// A file from outside. The kernel named it without links: whoever has put one into its path since
+/// leads elsewhere.
+fn open(path: &Path) -> Result<OwnedFd> {
+    fs::openat2(fs::CWD, path, libc::O_PATH, 0, Resolve::NO_LINKS)
 }
 
 /// Pipes, sockets and the like have no path; files in memory have one that leads nowhere, and are
@@ -186,8 +205,8 @@ pub fn inherited(images: impl AsFd + Copy, preserve_fds: u32) -> Result<Inherite
         }
     }
     for (key, path) in &files {
-        let file = fs::openat(fs::CWD, path, libc::O_PATH, 0)
-            .wrap(|| "open a file that a process of the container had open")?;
+        let file = open(path)
+            .wrap(|| "open a file that a process of the container had open, by no link")?;
         inherited.add(key, file.as_raw_fd());
         inherited.files.push(file);
     }
@@ -241,6 +260,22 @@ mod tests {
         assert_eq!(outside_mount("flags:\t0\nmnt_id:\t26\n", &mounts).unwrap(), Some(26));
         assert!(is_path(Path::new("/a")) && !is_path(Path::new("pipe:[7]")));
         assert!(!is_path(Path::new("/memfd:x (deleted)")));
+    }
+
+    #[test]
+    fn a_name_is_believed_if_it_leads_to_the_file_without_a_link() {
+        let dir = Images::new("names", "[]", "{}");
+        let (file, link) = (dir.0.join(FILES), dir.0.join("link"));
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let found = std::fs::metadata(&file).unwrap();
+        assert!(is_at(&found, &file));
+        for other in [link, dir.0.join(DESCRIPTORS), dir.0.join("missing")] {
+            assert!(!is_at(&found, &other), "{}", other.display());
+        }
+        let list = format!(r#"{{"file[1:5]":{:?}}}"#, dir.0.join("link"));
+        let images = Images::new("linked", "[]", &list);
+        let e = inherited(&images.open(), 0).err().unwrap().to_string();
+        assert!(e.contains("by no link") && e.contains("ELOOP"), "{e}");
     }
 
     #[test]
