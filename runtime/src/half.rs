@@ -112,19 +112,21 @@ impl Half {
     /// Takes everything away again; what cannot be taken away is added to the error.
     pub fn undo(self, plan: &Plan, pid_file: Option<&Path>, error: Error) -> Error {
         let mut left = Vec::new();
-        if let Some((pid, pidfd)) = &self.child {
+        if let Some((_, pidfd)) = &self.child {
             pid_file.into_iter().for_each(pid_file::withdraw);
-            // One that has ended already cannot be killed, and is reaped here.
+            // One that has ended already cannot be killed.
             drop(process::pidfd_kill(pidfd, libc::SIGKILL));
+        }
+        if let Some(cgroup) = &self.cgroup {
+            // This thaws, too: criu may have left it frozen, and nothing that is frozen ends.
+            left.extend(cgroup.kill_all(Instant::now() + Duration::from_secs(5)).err());
+        }
+        if let Some((pid, _)) = &self.child {
             left.extend(process::waitpid(*pid, 0).err());
             let state = self.state(plan, Status::Stopped, 0);
             left.extend(hooks::run_all("poststop", &plan.hooks.poststop, &state, &self.output));
         }
-        if let Some(cgroup) = &self.cgroup {
-            let deadline = Instant::now() + Duration::from_secs(5);
-            left.extend(cgroup.kill_all(deadline).err());
-            left.extend(cgroup.remove().err());
-        }
+        left.extend(self.cgroup.as_ref().and_then(|cgroup| cgroup.remove().err()));
         left.extend(self.container.unmount().err());
         left.extend(rdt::remove(&self.container.record.resctrl).err());
         left.extend(self.container.erase().err());
