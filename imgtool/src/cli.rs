@@ -12,7 +12,7 @@ use crate::Result;
 use crate::store::{self, Store};
 use crate::verb::{
     commit, completions, diff, gc, inspect, load, ls, man, mount, pull, push, rm, save, tag,
-    umount, unpack,
+    umount, unpack, verify,
 };
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -78,6 +78,9 @@ pub enum Verb {
     Gc(gc::Args),
     /// Show an image's manifest and configuration
     Inspect(inspect::Args),
+    /// Verify everything in the store
+    #[command(visible_alias = "fsck")]
+    Verify(verify::Args),
 
     // Bundles.
     /// Unpack an image into a bundle that an OCI runtime can run
@@ -112,6 +115,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Rm(args) => rm::run(args, globals)?,
         Verb::Gc(args) => gc::run(args, globals)?,
         Verb::Inspect(args) => inspect::run(args, globals)?,
+        Verb::Verify(args) => verify::run(args, globals)?,
 
         Verb::Unpack(args) => unpack::run(*args, globals)?,
         Verb::Mount(args) => mount::run(args)?,

@@ -25,6 +25,7 @@ pub mod registry;
 pub mod snapshot;
 pub mod store;
 pub mod verb;
+pub mod verify;
 
 #[cfg(test)]
 mod testing;

@@ -16,3 +16,4 @@ pub mod save;
 pub mod tag;
 pub mod umount;
 pub mod unpack;
+pub mod verify;

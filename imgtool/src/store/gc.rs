@@ -64,6 +64,14 @@ impl Store {
         }
     }
 
+    /// Waits until nobody else uses the store, and keeps others out until it is dropped.
+    pub fn lock_exclusively(&self) -> Result<()> {
+        self.init()?;
+        let lock = self.in_use.get().expect("init takes the lock");
+        rustix::fs::flock(lock, FlockOperation::LockExclusive)
+            .wrap(|| format!("lock store {}", self.root.display()))
+    }
+
     fn sweep(&self) -> Result<Collected> {
         let live = self.live()?;
         let mut collected = Collected::default();
