@@ -11,7 +11,7 @@ mod tar;
 use serde::{Deserialize, Serialize};
 
 pub use load::{Loaded, load};
-pub use save::{Format, save};
+pub use save::{Format, save, save_entry};
 
 /// One image of a docker-archive's `manifest.json`.
 #[derive(Debug, Deserialize, Serialize)]

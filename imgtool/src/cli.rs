@@ -11,8 +11,8 @@ use clap::{Parser, Subcommand};
 use crate::Result;
 use crate::store::{self, Store};
 use crate::verb::{
-    commit, completions, diff, gc, inspect, load, ls, man, mount, pull, push, rm, save, tag,
-    umount, unpack, verify,
+    catalog, commit, completions, copy, delete, diff, digest, gc, inspect, load, login, ls, man,
+    mount, pull, push, rm, save, search, tag, tags, umount, unpack, verify,
 };
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -62,6 +62,23 @@ pub enum Verb {
     Pull(pull::Args),
     /// Push an image to a registry
     Push(push::Args),
+    /// Copy an image between registries, layouts, archives and the store
+    Copy(Box<copy::Args>),
+    /// Show the digest that a name has in a registry
+    Digest(digest::Args),
+    /// List the tags of a repository in a registry
+    #[command(visible_alias = "list-tags")]
+    Tags(tags::Args),
+    /// Delete an image or a tag from a registry
+    Delete(delete::Args),
+    /// List the repositories of a registry
+    Catalog(catalog::Args),
+    /// Look for images in a registry
+    Search(search::Args),
+    /// Check credentials for a registry and keep them
+    Login(login::Args),
+    /// Forget credentials for a registry
+    Logout(login::LogoutArgs),
     /// Load images from an archive: docker-archive or oci-archive
     Load(load::Args),
     /// Save images as an archive that is a docker-archive and an oci-archive
@@ -107,6 +124,14 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.verb {
         Verb::Pull(args) => pull::run(args, globals)?,
         Verb::Push(args) => push::run(args, globals)?,
+        Verb::Copy(args) => copy::run(*args, globals)?,
+        Verb::Digest(args) => digest::run(args, globals)?,
+        Verb::Tags(args) => tags::run(args, globals)?,
+        Verb::Delete(args) => delete::run(args, globals)?,
+        Verb::Catalog(args) => catalog::run(args, globals)?,
+        Verb::Search(args) => search::run(args, globals)?,
+        Verb::Login(args) => login::run(args, globals)?,
+        Verb::Logout(args) => login::logout(args, globals)?,
         Verb::Load(args) => load::run(args, globals)?,
         Verb::Save(args) => save::run(args, globals)?,
 

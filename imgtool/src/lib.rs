@@ -11,6 +11,7 @@ pub mod archive;
 pub mod bundle;
 pub mod cli;
 pub mod compression;
+pub mod copy;
 pub mod descriptor;
 pub mod digest;
 pub mod error;

@@ -1,4 +1,4 @@
-//! A client of the OCI distribution API (distribution-spec 1.1): pull and push.
+//! A client of the OCI distribution API (distribution-spec 1.1).
 //!
 //! What a registry says is never believed: manifests are checked against the digest and media
 //! type by which they were asked for, blobs against digest and size while they arrive. Credentials
@@ -8,9 +8,13 @@ mod auth;
 mod credentials;
 mod dns;
 mod http;
+mod list;
+mod login;
 mod pull;
 mod push;
+mod remote;
 mod retry;
+mod search;
 mod upload;
 
 use std::path::PathBuf;
@@ -22,8 +26,14 @@ use self::http::{Http, Outgoing, Response};
 use self::retry::Failure;
 use crate::{Error, Result};
 
-pub use pull::{PullOptions, pull};
+pub use list::catalog;
+pub use login::{credential_key, host, log_in, log_out, logged_in};
+pub use pull::{PullOptions, pull, pull_blobs};
+pub(crate) use pull::{in_parallel, is_image};
 pub use push::{PushOptions, push};
+pub use remote::{BlobSource, Remote};
+pub use search::{Found, search};
+pub use upload::{UploadOptions, Uploads};
 
 /// How to talk to a registry.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -41,9 +51,36 @@ pub struct Options {
     /// containers, else ~/.docker/config.json]
     #[arg(long, value_name = "FILE")]
     pub authfile: Option<PathBuf>,
+}
+
+/// How much to transfer at a time.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Jobs {
     /// How many blobs to transfer at a time
     #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u8).range(1..=32))]
-    pub jobs: u8,
+    jobs: u8,
+}
+
+impl Jobs {
+    /// The number, at least 1.
+    pub fn count(self) -> usize {
+        self.jobs.into()
+    }
+}
+
+/// In what pieces to upload.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Pieces {
+    /// Send larger blobs in pieces of so many bytes, of which a broken upload repeats only one
+    #[arg(long, value_name = "BYTES", default_value = "67108864", value_parser = clap::value_parser!(u64).range(1..))]
+    chunk_size: u64,
+}
+
+impl UploadOptions {
+    /// What the command line says.
+    pub fn new(jobs: Jobs, pieces: Pieces) -> UploadOptions {
+        UploadOptions { jobs: jobs.count(), chunk: pieces.chunk_size }
+    }
 }
 
 /// How many redirects a request may take.
@@ -92,11 +129,12 @@ impl Registry {
         if !http::same_origin(&request.url, &self.base) {
             return self.http.exchange(request, None).and_then(retry::check_status);
         }
-        let response = self.http.exchange(request, self.auth.cached(scope).as_deref())?;
+        let known = self.auth.cached(scope);
+        let response = self.http.exchange(request, known.as_deref())?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return retry::check_status(response);
         }
-        let answer = self.auth.answer(&self.http, &response, scope)?;
+        let answer = self.auth.answer(&self.http, &response, scope, known.as_deref())?;
         let response = self.http.exchange(request, Some(&answer))?;
         match response.status() {
             StatusCode::UNAUTHORIZED => Err(response.into_error("access denied").into()),

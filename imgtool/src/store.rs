@@ -18,6 +18,7 @@ mod blobs;
 mod files;
 mod gc;
 mod index;
+mod layout;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -21,6 +21,11 @@ struct Registry {
 impl Registry {
     /// `None`, said by name, where a program is missing.
     fn start(test: &str) -> Option<Registry> {
+        Registry::start_with(test, "")
+    }
+
+    /// With more configuration.
+    fn start_with(test: &str, more: &str) -> Option<Registry> {
         for program in ["docker-registry", "skopeo"] {
             let found = Command::new(program).arg("--version").stdout(Stdio::null()).status();
             if found.is_err() {
@@ -34,7 +39,7 @@ impl Registry {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let root = dir.join("registry");
         let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {address}}}\n",
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: {address}}}\n{more}",
             root.display()
         );
         std::fs::write(dir.join("config.yml"), config).unwrap();
@@ -157,4 +162,105 @@ fn save_and_load_make_a_pipeline() {
     load.stdin(save.stdout.take().unwrap());
     assert_eq!(output(&mut load), "Loaded image: x:1\n");
     assert!(save.wait().unwrap().success());
+}
+
+/// The digest at the end of a line.
+fn digest_of(said: &str) -> &str {
+    said.trim().rsplit(['@', ' ']).next().unwrap()
+}
+
+#[test]
+fn copy_moves_what_skopeo_then_finds() {
+    let Some(a) = Registry::start("copy-a") else { return };
+    let Some(b) = Registry::start("copy-b") else { return };
+    fill(&a.store("s"));
+    let pushed = a.imgtool("s", &["push", "x:1", &format!("{}/team/x:1", a.address)]);
+    let digest = digest_of(&pushed);
+    let from = format!("docker://{}/team/x:1", a.address);
+    let across = format!("docker://{}/other/y:2", b.address);
+    assert_eq!(
+        digest_of(&a.imgtool("s", &["copy", "--chunk-size", "100", &from, &across])),
+        digest
+    );
+    assert_eq!(skopeo_digest(&across), digest);
+    // In one registry the blobs are mounted: nothing is uploaded.
+    let within = format!("docker://{}/team/z:3", a.address);
+    let mut copy = Command::new(env!("CARGO_BIN_EXE_imgtool"));
+    copy.env_clear().env("HOME", &a.dir).args(["copy", &from, &within]);
+    let output = copy.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.lines().filter(|l| l.ends_with(": mounted")).count(), 2, "{said}");
+    assert_eq!(skopeo_digest(&within), digest);
+    let layout = format!("oci:{}:v1", a.store("layout").display());
+    a.imgtool("s", &["copy", &within, &layout]);
+    assert_eq!(skopeo_digest(&layout), digest);
+    let archive = format!("oci-archive:{}:v1", a.store("v1.tar").display());
+    a.imgtool("s", &["copy", &layout, &archive]);
+    assert_eq!(skopeo_digest(&archive), digest);
+    // And what skopeo copied.
+    let theirs = format!("docker://{}/theirs:1", b.address);
+    let tls =
+        ["copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false", "--preserve-digests"];
+    output_of_skopeo(&tls, &[&layout, &theirs]);
+    assert_eq!(digest_of(&a.imgtool("t", &["copy", &theirs, "store:theirs:1"])), digest);
+}
+
+fn output_of_skopeo(options: &[&str], places: &[&str]) {
+    output(Command::new("skopeo").args(options).args(places));
+}
+
+#[test]
+fn tags_digests_and_deletion() {
+    let Some(registry) = Registry::start("delete") else { return };
+    fill(&registry.store("a"));
+    let name = |rest: &str| format!("{}/d/x{rest}", registry.address);
+    for tag in [":1", ":2"] {
+        registry.imgtool("a", &["push", "x:1", &name(tag)]);
+    }
+    let listed = registry.imgtool("a", &["tags", &name("")]);
+    let mut tags: Vec<&str> = listed.lines().collect();
+    tags.sort_unstable();
+    assert_eq!(tags, ["1", "2"]);
+    assert_eq!(registry.imgtool("a", &["catalog", &registry.address]), "d/x\n");
+    let digest = registry.imgtool("a", &["digest", &name(":1")]);
+    assert_eq!(skopeo_digest(&format!("docker://{}", name(":2"))), digest.trim());
+    // docker-registry 2.8 does not delete tags, and says it with 405 or 400.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imgtool"));
+    command.env_clear().env("HOME", &registry.dir).args(["delete", &name(":1")]);
+    let refused = command.output().unwrap();
+    let e = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && e.contains("does not delete tags"), "{e}");
+    registry.imgtool("a", &["delete", &name(&format!("@{}", digest.trim()))]);
+    assert_eq!(registry.imgtool("a", &["tags", &name("")]), "");
+}
+
+#[test]
+fn login_to_a_registry_with_passwords() {
+    // me and secret, by bcrypt.
+    let line = "me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+    let path = std::env::temp_dir().join(format!("imgtool-htpasswd-{}", std::process::id()));
+    std::fs::write(&path, line).unwrap();
+    let more = format!("auth: {{htpasswd: {{realm: x, path: {}}}}}\n", path.display());
+    let Some(registry) = Registry::start_with("login", &more) else { return };
+    let authfile = registry.dir.join("auth.json");
+    let login = |password: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imgtool"));
+        command.args(["login", "-u", "me", "-p", password, "--authfile"]);
+        command.arg(&authfile).arg(&registry.address).env_clear().env("HOME", &registry.dir);
+        command.output().unwrap()
+    };
+    let e = String::from_utf8(login("wrong").stderr).unwrap();
+    assert!(e.contains("access denied: 401"), "{e}");
+    assert!(login("secret").status.success());
+    fill(&registry.store("a"));
+    let name = format!("{}/x:1", registry.address);
+    let file = authfile.to_str().unwrap();
+    registry.imgtool("a", &["push", "--authfile", file, "x:1", &name]);
+    // skopeo reads the file that we wrote.
+    let from = format!("docker://{name}");
+    let args =
+        ["inspect", "--tls-verify=false", "--authfile", file, "--format", "{{.Digest}}", &from];
+    let theirs = output(Command::new("skopeo").args(args));
+    assert_eq!(theirs, registry.imgtool("a", &["digest", "--authfile", file, &name]));
+    drop(std::fs::remove_file(&path));
 }

@@ -1,61 +1,20 @@
 //! `imgtool pull` and `push` against a registry that misbehaves.
 
+mod client;
 mod server;
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use imgtool::descriptor::{Descriptor, media_type};
+use client::{LAYER, Scratch, add_image, fill, imgtool, succeeds};
+use imgtool::descriptor::media_type;
 use imgtool::digest::Digest;
-use imgtool::image::{ImageConfig, Manifest};
 use imgtool::platform::Platform;
 use imgtool::reference::Reference;
 use imgtool::store::Store;
 use server::{Model, Reply, Request, Server};
-
-/// A directory that goes away with its test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Scratch {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("imgtool-registry-{}-{n}", std::process::id()));
-        drop(std::fs::remove_dir_all(&dir));
-        std::fs::create_dir_all(&dir).unwrap();
-        Scratch(dir)
-    }
-
-    fn store(&self) -> PathBuf {
-        self.0.join("store")
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
-fn imgtool(scratch: &Scratch, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_imgtool"))
-        .env_clear()
-        .env("HOME", &scratch.0)
-        .env("DAVIT_STORE", scratch.store())
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-fn succeeds(scratch: &Scratch, args: &[&str]) -> String {
-    let output = imgtool(scratch, args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{args:?}: {stderr}");
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// Runs what must fail with one line on stderr and leave nothing behind.
 fn fails(scratch: &Scratch, args: &[&str]) -> String {
@@ -71,23 +30,6 @@ fn fails(scratch: &Scratch, args: &[&str]) -> String {
     }
     assert!(Store::open(scratch.store()).unwrap().list().unwrap().is_empty(), "something is named");
     errors[0].to_owned()
-}
-
-const LAYER: &[u8] = b"not really a tar, but nobody unpacks it here";
-
-/// An image in the model, under the tag `1`; returns its manifest's digest.
-fn add_image(model: &Model) -> String {
-    let (config, layer) = image_parts();
-    model.add_blob(&config);
-    model.add_blob(LAYER);
-    let manifest = Manifest::new(Descriptor::of(media_type::OCI_CONFIG, &config), vec![layer]);
-    model.add_manifest("1", media_type::OCI_MANIFEST, manifest.bytes())
-}
-
-fn image_parts() -> (Vec<u8>, Descriptor) {
-    let mut config = ImageConfig::new(&Platform::host());
-    config.add_layer(&Digest::sha256(LAYER), serde_json::json!({}));
-    (config.to_bytes(), Descriptor::of(media_type::OCI_LAYER, LAYER))
 }
 
 fn layer_path() -> String {
@@ -353,16 +295,6 @@ fn an_index_gives_this_machines_image() {
         succeeds(&scratch, &["push", "--uncompressed", &name, &to]),
         format!("{to}@{digest}\n")
     );
-}
-
-/// A store with one image named `x:1`, of one uncompressed layer.
-fn fill(scratch: &Scratch) -> Digest {
-    let store = Store::open(scratch.store()).unwrap();
-    let (config, layer) = image_parts();
-    store.put_bytes(media_type::OCI_LAYER, LAYER).unwrap();
-    let image = store.add_image(&ImageConfig::parse(&config).unwrap(), vec![layer]).unwrap();
-    store.tag(&Reference::parse("x:1").unwrap(), &image.descriptor).unwrap();
-    image.descriptor.digest
 }
 
 fn push_fails(lie: impl Fn(&Request, &Model) -> Option<Reply> + Send + Sync + 'static) -> String {

@@ -43,7 +43,7 @@ pub fn save<W: Write>(
     let mut tar = TarWriter::new(out);
     match format {
         Format::Docker => save_docker(store, images, platform, &mut tar)?,
-        Format::Oci => save_layout(store, images, None, &mut tar)?,
+        Format::Oci => save_layout(store, &entries(images), None, &mut tar)?,
         Format::Both => {
             let blob = |d: &Descriptor| blob_path(&d.digest);
             let docker = docker_images(store, images, platform, |image| DockerImage {
@@ -51,7 +51,7 @@ pub fn save<W: Write>(
                 repo_tags: None,
                 layers: image.manifest.layers.iter().map(blob).collect(),
             })?;
-            save_layout(store, images, Some(&docker), &mut tar)?;
+            save_layout(store, &entries(images), Some(&docker), &mut tar)?;
         }
     }
     tar.finish()
@@ -84,18 +84,31 @@ fn docker_images(
     Ok(list.into_iter().map(|(_, image)| image).collect())
 }
 
+/// Writes the image of this entry, with its annotations, as an OCI image layout alone.
+pub fn save_entry<W: Write>(store: &Store, entry: &Descriptor, out: W) -> Result<W> {
+    let mut tar = TarWriter::new(out);
+    save_layout(store, std::slice::from_ref(entry), None, &mut tar)?;
+    tar.finish()
+}
+
+/// The images as entries of an index.
+fn entries(images: &[(Option<Reference>, Descriptor)]) -> Vec<Descriptor> {
+    let entry = |(name, descriptor): &(Option<Reference>, Descriptor)| match name {
+        Some(name) => named(&descriptor.bare(), name),
+        None => descriptor.bare(),
+    };
+    images.iter().map(entry).collect()
+}
+
 fn save_layout<W: Write>(
     store: &Store,
-    images: &[(Option<Reference>, Descriptor)],
+    entries: &[Descriptor],
     docker: Option<&[DockerImage]>,
     tar: &mut TarWriter<W>,
 ) -> Result<()> {
     let mut blobs = BTreeMap::new();
-    let mut entries: Vec<Descriptor> = Vec::new();
-    for (name, descriptor) in images {
-        reach(store, descriptor, &mut blobs)?;
-        let bare = descriptor.bare();
-        entries.push(name.as_ref().map_or(bare.clone(), |name| named(&bare, name)));
+    for entry in entries {
+        reach(store, entry, &mut blobs)?;
     }
     let index = json!({
         "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries,

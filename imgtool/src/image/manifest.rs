@@ -78,6 +78,14 @@ impl Document {
         }
     }
 
+    /// The exact bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Document::Manifest(manifest) => manifest.bytes(),
+            Document::Index(index) => index.bytes(),
+        }
+    }
+
     /// The media type of a document that came without a descriptor, by what it says and holds.
     pub fn sniff(bytes: &[u8]) -> Result<&'static str> {
         let map: Map<String, Value> = serde_json::from_slice(bytes).wrap(|| "invalid manifest")?;
@@ -181,6 +189,21 @@ impl Index {
         });
         let bytes = serde_json::to_vec(&doc).expect("an index is always JSON");
         Index { manifests, media_type, bytes }
+    }
+
+    /// The same index with these of its entries alone: other bytes, everything else as it was.
+    pub fn only(&self, chosen: &[&Descriptor]) -> Result<Index> {
+        let mut json: Map<String, Value> = serde_json::from_slice(&self.bytes)?;
+        let entries = json.get_mut("manifests").and_then(Value::as_array_mut);
+        let keep = |d: &Descriptor| chosen.iter().any(|c| c.digest == d.digest);
+        let mut keeps = self.manifests.iter().map(keep);
+        entries.expect("the index was parsed").retain(|_| keeps.next().unwrap_or(false));
+        Index::from_bytes(&serde_json::to_vec(&json)?, &self.media_type)
+    }
+
+    /// Its own descriptor.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::of(self.media_type.clone(), &self.bytes)
     }
 
     fn from_bytes(bytes: &[u8], media_type: &str) -> Result<Index> {

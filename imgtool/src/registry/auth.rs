@@ -36,6 +36,21 @@ impl Scope {
         Scope(format!("repository:{repository}:pull,push"))
     }
 
+    /// Everything, which to delete is part of.
+    pub(super) fn delete(repository: &str) -> Scope {
+        Scope(format!("repository:{repository}:*"))
+    }
+
+    /// No more than to be known.
+    pub(super) fn nothing() -> Scope {
+        Scope(String::new())
+    }
+
+    /// The list of all repositories.
+    pub(super) fn catalog() -> Scope {
+        Scope("registry:catalog:*".into())
+    }
+
     /// Adds the right to read another repository.
     pub(super) fn and_pull(&self, repository: &str) -> Scope {
         Scope(format!("{} repository:{repository}:pull", self.0))
@@ -50,6 +65,10 @@ pub(super) struct Auth {
     /// Whether a token service may be spoken to without TLS.
     realm_may_be_http: bool,
     answers: Mutex<HashMap<Scope, Answer>>,
+    /// Held while a token is fetched, so that each is fetched once, whoever needs it.
+    asking: Mutex<()>,
+    /// The only credentials to use, if they are not those of the files.
+    given: Option<Credentials>,
 }
 
 /// The value of an Authorization header, and when it ends.
@@ -72,7 +91,14 @@ impl Auth {
             options: options.clone(),
             realm_may_be_http,
             answers: Mutex::default(),
+            asking: Mutex::default(),
+            given: None,
         })
+    }
+
+    /// Uses these credentials instead of those in the files.
+    pub(super) fn use_only(&mut self, credentials: Credentials) {
+        self.given = Some(credentials);
     }
 
     /// The answer that worked for this scope before, if it still holds.
@@ -82,22 +108,31 @@ impl Auth {
         answer.until.is_none_or(|t| Instant::now() < t).then(|| answer.header.clone())
     }
 
-    /// Answers the challenge of a 401.
+    /// Answers the challenge of a 401 to a request that had this answer, or none. What another
+    /// thread has been given meanwhile is used.
     pub(super) fn answer(
         &self,
         http: &Http,
         denied: &Response,
         scope: &Scope,
+        refused: Option<&str>,
     ) -> Result<String, Failure> {
+        let _one_at_a_time = self.asking.lock().expect("no thread panics with the lock");
+        if let Some(newer) = self.cached(scope).filter(|c| Some(&**c) != refused) {
+            return Ok(newer);
+        }
         let challenge =
             Challenge::choose(&denied.headers("www-authenticate")).ok_or_else(|| {
                 Error::new(format!("{}: 401 without a challenge that we know", denied.what()))
             })?;
-        let credentials = credentials::find(
-            &self.domain,
-            repository_of(scope),
-            self.options.authfile.as_deref(),
-        )?;
+        let credentials = match &self.given {
+            Some(given) => Some(given.clone()),
+            None => credentials::find(
+                &self.domain,
+                repository_of(scope),
+                self.options.authfile.as_deref(),
+            )?,
+        };
         let answer = match challenge {
             Challenge::Basic => Answer { header: self.basic(credentials.as_ref())?, until: None },
             Challenge::Bearer { realm, service } => {
@@ -114,7 +149,7 @@ impl Auth {
         match credentials {
             Some(Credentials::Password { user, password }) => Ok(basic(user, password)),
             _ => Err(Error::new(format!(
-                "{} wants a user and a password; none are in the credential files (podman login or docker login writes them)",
+                "{} wants a user and a password; none are in the credential files; imgtool login writes them",
                 self.domain
             ))),
         }
@@ -186,7 +221,8 @@ fn repository_of(scope: &Scope) -> &str {
 
 fn form(service: Option<&str>, scope: &Scope) -> String {
     let service = service.map(|s| format!("service={}", http::encode(s)));
-    let scopes = scope.0.split(' ').map(|s| format!("scope={}", http::encode(s)));
+    let scopes = scope.0.split(' ').filter(|s| !s.is_empty());
+    let scopes = scopes.map(|s| format!("scope={}", http::encode(s)));
     service.into_iter().chain(scopes).collect::<Vec<_>>().join("&")
 }
 

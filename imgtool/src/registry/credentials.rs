@@ -64,7 +64,8 @@ pub(super) fn find(
     Ok(None)
 }
 
-fn files(only: Option<&Path>) -> Vec<PathBuf> {
+/// The files that are searched, first the one that is written.
+pub(super) fn files(only: Option<&Path>) -> Vec<PathBuf> {
     let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     if let Some(path) = only {
         return vec![path.to_owned()];
@@ -102,19 +103,40 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<AuthFile> {
     }
 }
 
+/// Whether two keys of credential files mean the same.
+pub(super) fn same_key(a: &str, b: &str) -> bool {
+    let hub = |key: &str| candidates("docker.io", "").iter().skip(1).any(|c| c == key);
+    let (a, b) = (normalise(a), normalise(b));
+    a == b || (hub(a) && hub(b))
+}
+
+/// The name by which helper programs know a key.
+fn server(key: &str) -> &str {
+    if key == "docker.io" { DOCKER_KEY } else { key }
+}
+
 fn look_up(file: &AuthFile, domain: &str, repository: &str) -> Result<Option<Credentials>> {
-    let server = if domain == "docker.io" { DOCKER_KEY } else { domain };
+    let general = file.creds_store.as_deref().filter(|s| !s.is_empty());
     for key in candidates(domain, repository) {
         if let Some(helper) = file.cred_helpers.get(&key).and_then(Value::as_str) {
-            return ask_helper(helper, server);
+            return Helper::new(helper, &key)?.get();
         }
         let entry = file.auths.iter().find(|(k, _)| normalise(k) == key).map(|(_, v)| v);
-        if let Some(found) = entry.map(decode).transpose()?.flatten() {
-            return Ok(Some(found));
+        let found = match (entry, general) {
+            (None, _) => None,
+            (Some(entry), None) => decode(entry)?,
+            // An entry without anything says that the helper knows.
+            (Some(entry), Some(helper)) => match decode(entry)? {
+                None => Helper::new(helper, &key)?.get()?,
+                found => found,
+            },
+        };
+        if found.is_some() {
+            return Ok(found);
         }
     }
-    match file.creds_store.as_deref().filter(|s| !s.is_empty()) {
-        Some(helper) => ask_helper(helper, server),
+    match general {
+        Some(helper) => Helper::new(helper, domain)?.get(),
         None => Ok(None),
     }
 }
@@ -157,41 +179,88 @@ fn decode(entry: &Value) -> Result<Option<Credentials>> {
     Ok(Some(Credentials::Password { user: user.into(), password: password.into() }))
 }
 
-/// Asks `docker-credential-NAME get`; that it knows nothing is no error.
-fn ask_helper(name: &str, server: &str) -> Result<Option<Credentials>> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Answer {
-        username: String,
-        secret: String,
+/// A program that keeps credentials for a server: `docker-credential-NAME get|store|erase`.
+#[derive(Debug)]
+pub(super) struct Helper {
+    program: String,
+    server: String,
+}
+
+impl std::fmt::Display for Helper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.program)
     }
-    let program = format!("docker-credential-{name}");
-    if name.contains('/') {
-        return Err(Error::new(format!("\"{program}\" is not a program name")));
+}
+
+impl Helper {
+    /// `name` comes from a file and must not lead anywhere else than into `$PATH`.
+    pub(super) fn new(name: &str, key: &str) -> Result<Helper> {
+        let program = format!("docker-credential-{name}");
+        match name.contains('/') {
+            true => Err(Error::new(format!("\"{program}\" is not a program name"))),
+            false => Ok(Helper { program, server: server(key).to_owned() }),
+        }
     }
-    let mut child = Command::new(&program)
-        .arg("get")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .wrap(|| format!("run {program}"))?;
-    // A helper that does not read is about to tell us why.
-    drop(child.stdin.take().map(|mut stdin| stdin.write_all(server.as_bytes())));
-    let output = child.wait_with_output().wrap(|| format!("run {program}"))?;
-    if !output.status.success() {
+
+    /// What it knows; that it knows nothing is no error.
+    fn get(&self) -> Result<Option<Credentials>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Answer {
+            username: String,
+            secret: String,
+        }
+        let output = self.run("get", self.server.as_bytes())?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stdout);
+            return match said.contains("credentials not found") {
+                true => Ok(None),
+                false => Err(self.failed(&output)),
+            };
+        }
+        let answer: Answer =
+            serde_json::from_slice(&output.stdout).wrap(|| format!("{self}'s answer"))?;
+        Ok(Some(match &*answer.username {
+            "<token>" => Credentials::Identity(answer.secret),
+            _ => Credentials::Password { user: answer.username, password: answer.secret },
+        }))
+    }
+
+    /// Makes it keep a password, in place of the one that it has.
+    pub(super) fn store(&self, user: &str, password: &str) -> Result<()> {
+        let json = serde_json::json!({
+            "ServerURL": self.server, "Username": user, "Secret": password,
+        });
+        self.tell("store", json.to_string().as_bytes())
+    }
+
+    /// Makes it forget what it has.
+    pub(super) fn erase(&self) -> Result<()> {
+        self.tell("erase", self.server.as_bytes())
+    }
+
+    fn tell(&self, verb: &str, input: &[u8]) -> Result<()> {
+        let output = self.run(verb, input)?;
+        if output.status.success() { Ok(()) } else { Err(self.failed(&output)) }
+    }
+
+    fn run(&self, verb: &str, input: &[u8]) -> Result<std::process::Output> {
+        let mut child = Command::new(&self.program)
+            .arg(verb)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .wrap(|| format!("run {self}"))?;
+        // A helper that does not read is about to tell us why.
+        drop(child.stdin.take().map(|mut stdin| stdin.write_all(input)));
+        child.wait_with_output().wrap(|| format!("run {self}"))
+    }
+
+    fn failed(&self, output: &std::process::Output) -> Error {
         let said = String::from_utf8_lossy(&output.stdout);
-        return match said.contains("credentials not found") {
-            true => Ok(None),
-            false => Err(Error::new(format!("{program}: {}: {}", output.status, said.trim()))),
-        };
+        Error::new(format!("{self}: {}: {}", output.status, said.trim()))
     }
-    let answer: Answer =
-        serde_json::from_slice(&output.stdout).wrap(|| format!("{program}'s answer"))?;
-    Ok(Some(match &*answer.username {
-        "<token>" => Credentials::Identity(answer.secret),
-        _ => Credentials::Password { user: answer.username, password: answer.secret },
-    }))
 }
 
 #[cfg(test)]
@@ -250,8 +319,9 @@ mod tests {
 
     #[test]
     fn a_helper_is_a_program_name() {
-        assert!(ask_helper("../../bin/sh", "r.io").is_err());
-        let e = ask_helper("that-does-not-exist", "r.io").unwrap_err().to_string();
+        assert!(Helper::new("../../bin/sh", "r.io").is_err());
+        let helper = Helper::new("that-does-not-exist", "r.io").unwrap();
+        let e = helper.get().unwrap_err().to_string();
         assert!(e.starts_with("run docker-credential-that-does-not-exist: "), "{e}");
     }
 }

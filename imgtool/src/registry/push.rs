@@ -3,18 +3,15 @@
 //! Manifests go as they are, so the digest stays; only an image with uncompressed layers, as they
 //! are built here, is compressed on the way, once, and its manifest changes accordingly.
 
-use std::collections::{HashSet, VecDeque};
-use std::io::{self, Read};
+use std::collections::HashSet;
+use std::io;
 
 use flate2::GzBuilder;
 use serde_json::{Map, Value};
-use ureq::http::header::CONTENT_TYPE;
-use ureq::http::{Method, StatusCode};
 
-use super::auth::Scope;
-use super::pull::{in_parallel, label};
-use super::retry::retry;
-use super::{Options, Registry};
+use super::Options;
+use super::remote::Remote;
+use super::upload::{UploadOptions, Uploads};
 use crate::compression::Compression;
 use crate::descriptor::{Descriptor, media_type};
 use crate::digest::Digest;
@@ -32,6 +29,8 @@ pub struct PushOptions {
     pub platform: Platform,
     /// Compress layers that are not.
     pub compress: bool,
+    /// How to send blobs.
+    pub uploads: UploadOptions,
 }
 
 /// Pushes what `descriptor` names to `to`, which has a tag. Returns what the name stands for in
@@ -48,28 +47,25 @@ pub fn push(
     progress: &Progress,
 ) -> Result<Descriptor> {
     let tag = to.tag().ok_or_else(|| Error::new(format!("{to}: a destination needs a tag")))?;
-    let registry = Registry::connect(to.domain(), options)?;
-    let push = Push {
-        registry: &registry,
-        store,
-        progress,
-        repository: to.path(),
-        scope: Scope::push(to.path()),
-        siblings: siblings(store, to)?,
-        jobs: options.jobs.into(),
-    };
+    let remote = Remote::writing(to, options, progress)?;
+    let siblings = siblings(store, to)?;
+    let uploads = Uploads { remote: &remote, source: store, siblings, how: how.uploads };
+    let push = Push { remote: &remote, store, uploads };
     match push.whole(descriptor, how)? {
         Whole::Manifest(manifest) => {
             let manifest = if how.compress { push.compress(*manifest)? } else { *manifest };
-            push.send_blobs(&[&manifest])?;
-            push.put_manifest(tag, &manifest.descriptor(), manifest.bytes())
+            push.uploads.send(std::iter::once(&manifest))?;
+            let descriptor = manifest.descriptor();
+            remote.put_manifest(tag, &descriptor, manifest.bytes())?;
+            Ok(descriptor)
         }
         Whole::Index(index, manifests) => {
-            push.send_blobs(&manifests.iter().map(|(_, m)| m).collect::<Vec<_>>())?;
+            push.uploads.send(manifests.iter().map(|(_, m)| m))?;
             for (d, manifest) in &manifests {
-                push.put_manifest(&d.digest.to_string(), d, manifest.bytes())?;
+                remote.put_manifest(&d.digest.to_string(), d, manifest.bytes())?;
             }
-            push.put_manifest(tag, &descriptor.bare(), index.bytes())
+            remote.put_manifest(tag, descriptor, index.bytes())?;
+            Ok(descriptor.bare())
         }
     }
 }
@@ -80,15 +76,10 @@ enum Whole {
     Index(Index, Vec<(Descriptor, Manifest)>),
 }
 
-pub(super) struct Push<'a> {
-    pub(super) registry: &'a Registry,
-    pub(super) store: &'a Store,
-    pub(super) progress: &'a Progress,
-    pub(super) repository: &'a str,
-    pub(super) scope: Scope,
-    /// Other repositories of the registry, and the blobs that they should have.
-    pub(super) siblings: Vec<(String, HashSet<Digest>)>,
-    jobs: usize,
+struct Push<'a> {
+    remote: &'a Remote,
+    store: &'a Store,
+    uploads: Uploads<'a>,
 }
 
 impl Push<'_> {
@@ -114,7 +105,7 @@ impl Push<'_> {
             return Ok(Whole::Index(index, manifests));
         }
         let (chosen, manifest) = self.store.manifest(descriptor, &how.platform)?;
-        self.progress.line(&format!(
+        self.remote.progress.line(&format!(
             "the store has not all images of index {}; pushing only {}, {}",
             descriptor.digest, how.platform, chosen.digest
         ));
@@ -148,7 +139,8 @@ impl Push<'_> {
         if let Some(known) = self.store.compressed(&layer.digest) {
             return Ok(known);
         }
-        let bar = self.progress.bar(format!("gzip {}", layer.digest.short()), Some(layer.size));
+        let bar =
+            self.remote.progress.bar(format!("gzip {}", layer.digest.short()), Some(layer.size));
         let zip = || -> Result<Descriptor> {
             let mut reader = bar.reader(self.store.open_blob(layer)?);
             let blob = self.store.add_blob()?;
@@ -162,52 +154,6 @@ impl Push<'_> {
         self.store.remember_compressed(&layer.digest, &zipped)?;
         bar.finish("compressed");
         Ok(zipped)
-    }
-
-    fn send_blobs(&self, manifests: &[&Manifest]) -> Result<()> {
-        let mut seen = HashSet::new();
-        let blobs: VecDeque<&Descriptor> = manifests
-            .iter()
-            .flat_map(|m| m.blobs())
-            // A foreign layer stays where it is.
-            .filter(|d| d.urls.is_empty() && seen.insert(d.digest.clone()))
-            .collect();
-        in_parallel(self.jobs, blobs, |blob| {
-            let bar = self.progress.bar(label(blob), Some(blob.size));
-            let outcome =
-                self.send_blob(blob, &bar).wrap(|| format!("push blob {}", blob.digest))?;
-            bar.finish(outcome);
-            Ok(())
-        })
-    }
-
-    /// Stores a manifest under a tag or its digest, and checks what the registry made of it.
-    fn put_manifest(&self, target: &str, what: &Descriptor, bytes: &[u8]) -> Result<Descriptor> {
-        let path = format!("{}/manifests/{target}", self.repository);
-        let open = || Ok((Box::new(bytes) as Box<dyn Read>, bytes.len() as u64));
-        retry(
-            |e| self.progress.line(e),
-            || {
-                let request = self
-                    .registry
-                    .request(Method::PUT, &path)?
-                    .header(CONTENT_TYPE, &*what.media_type)
-                    .body(&open);
-                let response = self.registry.send(&request, &self.scope)?;
-                if !matches!(response.status(), StatusCode::CREATED | StatusCode::OK) {
-                    return Err(response.into_error("").into());
-                }
-                match response.header("docker-content-digest").map(Digest::parse).transpose()? {
-                    Some(found) if found != what.digest => Err(Error::new(format!(
-                        "{}: the registry stored {found} instead of {}",
-                        response.what(),
-                        what.digest
-                    ))
-                    .into()),
-                    _ => Ok(what.clone()),
-                }
-            },
-        )
     }
 }
 

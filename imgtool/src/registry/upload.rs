@@ -1,57 +1,100 @@
-//! Sending one blob (distribution-spec, "Pushing blobs"): not if it is there, by mounting it from
-//! another repository, or as one stream that continues where it broke off.
+//! Sending blobs (distribution-spec, "Pushing blobs"): not if they are there, by mounting them
+//! from another repository, or as streams that continue where they broke off.
+//!
+//! A large blob goes in pieces. What a registry says that it has of a broken upload is believed;
+//! where it says nothing (docker-registry 2.8 answers 0 to everybody), the upload continues after
+//! the last piece that was acknowledged, at the Location that came with the acknowledgement. If
+//! the registry does not take that, the upload begins again.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::collections::{HashSet, VecDeque};
+use std::io::Read;
 
 use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
 use ureq::http::{Method, StatusCode, Uri};
 
-use super::http::{self, Outgoing};
-use super::push::Push;
-use super::retry::{Failure, retry};
+use super::http::{self, Outgoing, Response};
+use super::pull::in_parallel;
+use super::remote::{BlobSource, Remote, label};
+use super::retry::Failure;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
+use crate::image::Manifest;
 use crate::progress::Bar;
 use crate::{Context, Error, Result};
 
+/// How to send blobs.
+#[derive(Clone, Copy, Debug)]
+pub struct UploadOptions {
+    /// How many at a time.
+    pub jobs: usize,
+    /// A larger blob goes in pieces of this many bytes.
+    pub chunk: u64,
+}
+
+/// The blobs that go to one repository.
+pub struct Uploads<'a> {
+    pub(crate) remote: &'a Remote,
+    pub(crate) source: &'a dyn BlobSource,
+    /// Other repositories of the registry, and the blobs that they should have.
+    pub(crate) siblings: Vec<(String, HashSet<Digest>)>,
+    pub(crate) how: UploadOptions,
+}
+
 /// An upload session: where to send the next bytes, and how many the registry has.
+#[derive(Clone)]
 struct Session {
     url: Uri,
     have: u64,
+    /// The least that this registry takes in one piece.
+    least: u64,
+    /// It is the continuation of one that broke, which the registry may refuse.
+    resumed: bool,
 }
 
-impl Push<'_> {
+impl Uploads<'_> {
+    /// Sends what these manifests name, several at a time; the first failure stops the rest.
+    /// Foreign layers stay where they are.
+    pub fn send<'m>(&self, manifests: impl Iterator<Item = &'m Manifest>) -> Result<()> {
+        let mut seen = HashSet::new();
+        let blobs: VecDeque<&Descriptor> = manifests
+            .flat_map(Manifest::blobs)
+            .filter(|d| d.urls.is_empty() && seen.insert(d.digest.clone()))
+            .collect();
+        in_parallel(self.how.jobs, blobs, |blob| {
+            let bar = self.remote.progress.bar(label(blob), Some(blob.size));
+            let outcome =
+                self.send_blob(blob, &bar).wrap(|| format!("push blob {}", blob.digest))?;
+            bar.finish(outcome);
+            Ok(())
+        })
+    }
+
     /// Makes sure that the registry has a blob; says how.
-    pub(super) fn send_blob(&self, blob: &Descriptor, bar: &Bar) -> Result<&'static str> {
-        if retry(|e| self.progress.line(e), || self.is_there(blob))? {
+    pub fn send_blob(&self, blob: &Descriptor, bar: &Bar) -> Result<&'static str> {
+        if self.remote.retry(|| self.is_there(blob))? {
             return Ok("already there");
         }
-        let mut session = match retry(|e| self.progress.line(e), || self.begin(blob))? {
-            Some(session) => Some(session),
-            None => return Ok("mounted"),
-        };
-        retry(
-            |e| self.progress.line(e),
-            || {
-                let at = match session.take() {
+        let Some(begun) = self.remote.retry(|| self.begin(blob))? else { return Ok("mounted") };
+        self.source.check(blob)?;
+        let mut session = Some(begun);
+        self.remote.retry(|| {
+            let at = match session.take() {
+                Some(at) => at,
+                None => match self.begin(blob)? {
                     Some(at) => at,
-                    None => match self.begin(blob)? {
-                        Some(at) => at,
-                        None => return Ok(()),
-                    },
-                };
-                bar.set(at.have);
-                let url = at.url.clone();
-                self.send_rest(blob, at, bar).inspect_err(|_| session = self.look_up(&url, blob))
-            },
-        )?;
+                    None => return Ok(()),
+                },
+            };
+            bar.set(at.have);
+            self.send_rest(blob, at, bar, &mut session)
+        })?;
         Ok("done")
     }
 
     fn is_there(&self, blob: &Descriptor) -> Result<bool, Failure> {
-        let path = format!("{}/blobs/{}", self.repository, blob.digest);
-        let response =
-            self.registry.get(self.registry.request(Method::HEAD, &path)?, &self.scope)?;
+        let registry = &self.remote.registry;
+        let path = self.remote.path(&format!("blobs/{}", blob.digest));
+        let response = registry.get(registry.request(Method::HEAD, &path)?, &self.remote.scope)?;
         match response.status() {
             StatusCode::OK => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
@@ -63,8 +106,8 @@ impl Push<'_> {
     /// in already.
     fn begin(&self, blob: &Descriptor) -> Result<Option<Session>, Failure> {
         let sibling = self.siblings.iter().find(|(_, blobs)| blobs.contains(&blob.digest));
-        let mut path = format!("{}/blobs/uploads/", self.repository);
-        let mut scope = self.scope.clone();
+        let mut path = self.remote.path("blobs/uploads/");
+        let mut scope = self.remote.scope.clone();
         if let Some((from, _)) = sibling {
             path += &format!(
                 "?mount={}&from={}",
@@ -74,43 +117,75 @@ impl Push<'_> {
             scope = scope.and_pull(from);
         }
         let open = || Ok((Box::new(std::io::empty()) as Box<dyn Read>, 0));
-        let request = self.registry.request(Method::POST, &path)?.body(&open);
-        let response = self.registry.send(&request, &scope)?;
+        let request = self.remote.registry.request(Method::POST, &path)?.body(&open);
+        let response = self.remote.registry.send(&request, &scope)?;
+        let least = response.header("oci-chunk-min-length").and_then(|v| v.trim().parse().ok());
         match response.status() {
             StatusCode::CREATED if sibling.is_some() => Ok(None),
-            StatusCode::ACCEPTED => Ok(Some(Session { url: response.location()?, have: 0 })),
+            StatusCode::ACCEPTED => Ok(Some(Session {
+                url: response.location()?,
+                have: 0,
+                least: least.unwrap_or(0),
+                resumed: false,
+            })),
             _ => Err(response.into_error("").into()),
         }
     }
 
-    /// Sends what the registry lacks, and closes the upload under the blob's digest.
-    fn send_rest(&self, blob: &Descriptor, at: Session, bar: &Bar) -> Result<(), Failure> {
-        let open = || {
-            let mut file = self.open_verified(blob)?;
-            file.seek(SeekFrom::Start(at.have)).wrap(|| "seek")?;
-            let body: Box<dyn Read> = Box::new(bar.reader(file));
-            Ok((body, blob.size - at.have))
+    /// Sends what the registry lacks, and closes the upload under the blob's digest. `resume` is
+    /// where another attempt should continue, if it should not begin again.
+    fn send_rest(
+        &self,
+        blob: &Descriptor,
+        mut at: Session,
+        bar: &Bar,
+        resume: &mut Option<Session>,
+    ) -> Result<(), Failure> {
+        let mut failed = |at: &Session, failure: Failure| match failure {
+            // What was continued is refused; from the start it may be taken.
+            Failure::Final(error) if at.resumed => Failure::transient(error),
+            Failure::Final(error) => Failure::Final(error),
+            transient => {
+                *resume = self.look_up(at, blob);
+                transient
+            }
         };
-        let mut url = at.url;
-        if at.have < blob.size {
-            let mut request = Outgoing::new(Method::PATCH, url)
-                .header(CONTENT_TYPE, "application/octet-stream")
-                .body(&open);
-            if at.have > 0 {
-                let range = format!("{}-{}", at.have, blob.size - 1);
-                request = request.header(CONTENT_RANGE, range);
-            }
-            let response = self.registry.send(&request, &self.scope)?;
-            if response.status() != StatusCode::ACCEPTED {
-                return Err(response.into_error("").into());
-            }
-            url = response.location()?;
+        while at.have < blob.size {
+            at = self.send_piece(blob, &at, bar).map_err(|e| failed(&at, e))?;
         }
+        self.close(blob, &at).map_err(|e| failed(&at, e))
+    }
+
+    /// Sends the next piece, or all of it if it is not long. Returns where the next one goes.
+    fn send_piece(&self, blob: &Descriptor, at: &Session, bar: &Bar) -> Result<Session, Failure> {
+        let piece = self.how.chunk.max(at.least).max(1);
+        let end = at.have.saturating_add(piece).min(blob.size);
+        let open = || {
+            let body: Box<dyn Read> = Box::new(bar.reader(self.source.open(blob, at.have, end)?));
+            Ok((body, end - at.have))
+        };
+        let mut request = Outgoing::new(Method::PATCH, at.url.clone())
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .body(&open);
+        if (at.have, end) != (0, blob.size) {
+            request = request.header(CONTENT_RANGE, format!("{}-{}", at.have, end - 1));
+        }
+        let response = self.remote.registry.send(&request, &self.remote.scope)?;
+        if response.status() != StatusCode::ACCEPTED {
+            return Err(response.into_error("").into());
+        }
+        // It may have taken less than it was sent.
+        let taken = acknowledged(&response).filter(|n| *n > at.have && *n < end);
+        let have = taken.unwrap_or(end);
+        Ok(Session { url: response.location()?, have, resumed: false, ..at.clone() })
+    }
+
+    fn close(&self, blob: &Descriptor, at: &Session) -> Result<(), Failure> {
         let digest = format!("digest={}", http::encode(&blob.digest.to_string()));
-        let request = Outgoing::new(Method::PUT, http::with_query(&url, &digest)?)
+        let request = Outgoing::new(Method::PUT, http::with_query(&at.url, &digest)?)
             .header(CONTENT_TYPE, "application/octet-stream")
             .header(CONTENT_LENGTH, "0");
-        let response = self.registry.send(&request, &self.scope)?;
+        let response = self.remote.registry.send(&request, &self.remote.scope)?;
         if response.status() != StatusCode::CREATED {
             return Err(response.into_error("").into());
         }
@@ -122,24 +197,28 @@ impl Push<'_> {
         }
     }
 
-    /// The file of a blob, after its content has been verified: the registry must not be the
-    /// first to notice that it is damaged.
-    fn open_verified(&self, blob: &Descriptor) -> Result<std::fs::File> {
-        std::io::copy(&mut self.store.open_blob(blob)?, &mut std::io::sink())
-            .map_err(Error::from)?;
-        let path = self.store.blob_path(&blob.digest);
-        std::fs::File::open(&path).wrap(|| format!("open {}", path.display()))
+    /// Where a broken upload can continue: where the registry says, or else after what it has
+    /// acknowledged. `None` if it must begin again.
+    fn look_up(&self, at: &Session, blob: &Descriptor) -> Option<Session> {
+        let request = Outgoing::new(Method::GET, at.url.clone());
+        let response = self.remote.registry.send(&request, &self.remote.scope).ok()?;
+        if response.status() != StatusCode::NO_CONTENT {
+            return None;
+        }
+        match acknowledged(&response) {
+            Some(have) if have >= at.have && have <= blob.size => {
+                let url = response.location().unwrap_or_else(|_| at.url.clone());
+                Some(Session { url, have, resumed: true, ..at.clone() })
+            }
+            _ => Some(Session { resumed: true, ..at.clone() }),
+        }
     }
+}
 
-    /// How far a broken upload came (`Range: 0-LAST`); `None` if it must begin again.
-    fn look_up(&self, url: &Uri, blob: &Descriptor) -> Option<Session> {
-        let response =
-            self.registry.send(&Outgoing::new(Method::GET, url.clone()), &self.scope).ok()?;
-        let range = response.header("range")?;
-        let last: u64 = range.trim_start_matches("bytes=").strip_prefix("0-")?.parse().ok()?;
-        let url = response.location().unwrap_or_else(|_| url.clone());
-        let known = response.status() == StatusCode::NO_CONTENT && last < blob.size;
-        // Registries answer 0-0 both for one byte and for none.
-        known.then_some(Session { url, have: if last == 0 { 0 } else { last + 1 } })
-    }
+/// How many bytes the registry has (`Range: 0-LAST`), if it says so. Registries answer 0-0 both
+/// for one byte and for none.
+fn acknowledged(response: &Response) -> Option<u64> {
+    let range = response.header("range")?.trim();
+    let last: u64 = range.trim_start_matches("bytes=").strip_prefix("0-")?.parse().ok()?;
+    (last > 0).then_some(last.checked_add(1)?)
 }

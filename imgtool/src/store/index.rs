@@ -163,7 +163,10 @@ impl Store {
         .wrap(|| format!("remove {digest}"))
     }
 
-    fn change_index(&self, change: impl FnOnce(&mut Vec<Descriptor>) -> bool) -> Result<()> {
+    pub(super) fn change_index(
+        &self,
+        change: impl FnOnce(&mut Vec<Descriptor>) -> bool,
+    ) -> Result<()> {
         self.init()?;
         let lock = files::open_lock(&self.davit().join("index.lock"))?;
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).wrap(|| "lock index.json")?;

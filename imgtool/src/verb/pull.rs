@@ -4,7 +4,7 @@ use crate::cli::Globals;
 use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::reference::Reference;
-use crate::registry::{self, Options, PullOptions};
+use crate::registry::{self, Jobs, Options, PullOptions};
 use crate::{Context, Result};
 
 /// Arguments of `pull`.
@@ -18,6 +18,8 @@ pub struct Args {
     all_platforms: bool,
     #[command(flatten)]
     registry: Options,
+    #[command(flatten)]
+    jobs: Jobs,
     /// The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]
     image: String,
 }
@@ -26,7 +28,11 @@ pub struct Args {
 pub fn run(args: Args, globals: &Globals) -> Result<()> {
     let reference = Reference::parse(&args.image)?;
     let store = globals.open_store()?;
-    let what = PullOptions { platform: args.platform, all_platforms: args.all_platforms };
+    let what = PullOptions {
+        platform: args.platform,
+        all_platforms: args.all_platforms,
+        jobs: args.jobs.count(),
+    };
     let progress = Progress::new(globals.quiet);
     let descriptor = registry::pull(&store, &reference, &what, &args.registry, &progress)
         .wrap(|| format!("pull {}", reference.familiar()))?;

@@ -5,7 +5,7 @@ use crate::digest::Digest;
 use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::reference::Reference;
-use crate::registry::{self, Options, PushOptions};
+use crate::registry::{self, Jobs, Options, Pieces, PushOptions, UploadOptions};
 use crate::verb::tag::parse_name;
 use crate::{Context, Error, Result};
 
@@ -20,6 +20,10 @@ pub struct Args {
     uncompressed: bool,
     #[command(flatten)]
     registry: Options,
+    #[command(flatten)]
+    jobs: Jobs,
+    #[command(flatten)]
+    pieces: Pieces,
     /// The image, by name or digest
     image: String,
     /// Where to push it: HOST[:PORT]/NAME[:TAG] [default: the image's own name]
@@ -37,6 +41,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<()> {
     let how = PushOptions {
         platform: args.platform.unwrap_or_else(Platform::host),
         compress: !args.uncompressed,
+        uploads: UploadOptions::new(args.jobs, args.pieces),
     };
     let progress = Progress::new(globals.quiet);
     let pushed = registry::push(&store, &descriptor, &to, &how, &args.registry, &progress)

@@ -1,12 +1,11 @@
 //! `imgtool save`: images as an archive.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::archive::{self, Format};
 use crate::cli::Globals;
-use crate::output::Stdout;
+use crate::output::{self, Stdout};
 use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::{Context, Error, Result};
@@ -48,32 +47,8 @@ pub fn run(mut args: Args, globals: &Globals) -> Result<()> {
             let mut out = Stdout::for_archive()?;
             write(&mut out).and_then(|()| out.finish())
         }
-        Some(path) => to_file(&path, write).wrap(|| format!("save to {}", path.display())),
+        Some(path) => output::to_file(&path, write).wrap(|| format!("save to {}", path.display())),
     };
     bar.clear();
     result
-}
-
-/// Writes a file that appears whole or not at all; a device or pipe is written as it is.
-fn to_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    if path.metadata().is_ok_and(|m| !m.is_file()) {
-        let mut out = BufWriter::new(File::options().write(true).open(path)?);
-        write(&mut out)?;
-        return Ok(out.flush()?);
-    }
-    let mut temp = path.as_os_str().to_owned();
-    temp.push(format!(".{}.tmp", std::process::id()));
-    let temp = PathBuf::from(temp);
-    let result = fill(&temp, write).and_then(|()| Ok(std::fs::rename(&temp, path)?));
-    if result.is_err() {
-        drop(std::fs::remove_file(&temp));
-    }
-    result
-}
-
-fn fill(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 16, File::create(path)?);
-    write(&mut out)?;
-    out.flush()?;
-    Ok(out.get_ref().sync_all()?)
 }

@@ -199,7 +199,9 @@ impl Model {
                 let digest = self.add_manifest(last, media_type, &request.body);
                 Reply::new(201).header("Docker-Content-Digest", digest)
             }
-            "POST" => self.begin(),
+            "DELETE" if path.contains("/manifests/") => self.delete(last),
+            "GET" if path.ends_with("/tags/list") => self.tags(&path),
+            "POST" => self.begin(request),
             _ if path.contains("/blobs/uploads/") => self.upload(request, last),
             "GET" | "HEAD" if path.contains("/blobs/") => self.blob(last, request.header("range")),
             _ => Reply::new(405),
@@ -220,18 +222,41 @@ impl Model {
     fn blob(&self, digest: &str, range: Option<&str>) -> Reply {
         let blobs = self.blobs.lock().unwrap();
         let Some(bytes) = blobs.get(digest) else { return Reply::new(404) };
-        let start = range.and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
-        match start {
+        let range = range.and_then(|r| r.strip_prefix("bytes=")?.split_once('-'));
+        match range {
             None => Reply::new(200).body(bytes.clone()),
-            Some(start) => {
-                let start: usize = start;
-                let range = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
-                Reply::new(206).header("Content-Range", range).body(&bytes[start..])
+            Some((start, end)) => {
+                let start: usize = start.parse().unwrap();
+                let end = end.parse().map_or(bytes.len(), |last: usize| last + 1);
+                let range = format!("bytes {start}-{}/{}", end - 1, bytes.len());
+                Reply::new(206).header("Content-Range", range).body(&bytes[start..end])
             }
         }
     }
 
-    fn begin(&self) -> Reply {
+    fn delete(&self, key: &str) -> Reply {
+        match self.manifests.lock().unwrap().remove(key) {
+            Some(_) => Reply::new(202),
+            None => Reply::new(404),
+        }
+    }
+
+    fn tags(&self, path: &str) -> Reply {
+        let manifests = self.manifests.lock().unwrap();
+        let mut tags: Vec<&String> = manifests.keys().filter(|k| !k.contains(':')).collect();
+        tags.sort();
+        let name = path.trim_start_matches("/v2/").trim_end_matches("/tags/list");
+        Reply::new(200).body(serde_json::json!({"name": name, "tags": tags}).to_string())
+    }
+
+    /// Mounts what it has from wherever it is asked to.
+    fn begin(&self, request: &Request) -> Reply {
+        let query = request.target.split_once('?').map_or("", |(_, q)| q).replace("%3A", ":");
+        let wanted = query.split('&').find_map(|p| p.strip_prefix("mount="));
+        let has = |digest: &str| self.blobs.lock().unwrap().contains_key(digest);
+        if wanted.is_some_and(has) && query.contains("from=") {
+            return Reply::new(201);
+        }
         let mut uploads = self.uploads.lock().unwrap();
         let id = format!("u{}", uploads.len());
         uploads.insert(id.clone(), Vec::new());
