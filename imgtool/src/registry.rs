@@ -7,6 +7,7 @@
 mod auth;
 mod credentials;
 mod dns;
+mod download;
 mod http;
 mod list;
 mod login;
@@ -36,7 +37,7 @@ pub use search::{Found, search};
 pub use upload::{UploadOptions, Uploads};
 
 /// How to talk to a registry.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Talk plain HTTP, as is done anyway with a registry on this machine that speaks no TLS
     #[arg(long)]
@@ -47,10 +48,20 @@ pub struct Options {
     /// Trust the certificate authorities in this PEM file too
     #[arg(long, value_name = "FILE")]
     pub cacert: Option<PathBuf>,
+    /// Give up on a connection that is silent for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u16).range(1..))]
+    pub timeout: u16,
     /// Read credentials from this file only [default: $REGISTRY_AUTH_FILE, else the auth.json of
     /// containers, else ~/.docker/config.json]
     #[arg(long, value_name = "FILE")]
     pub authfile: Option<PathBuf>,
+}
+
+impl Default for Options {
+    /// As if nothing was said on the command line.
+    fn default() -> Options {
+        Options { plain_http: false, insecure: false, cacert: None, timeout: 60, authfile: None }
+    }
 }
 
 /// How much to transfer at a time.

@@ -19,6 +19,7 @@ mod files;
 mod gc;
 mod index;
 mod layout;
+mod partial;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -145,6 +145,7 @@ impl Http {
             .disable_verification(options.insecure)
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .build();
+        let silence = Duration::from_secs(options.timeout.into());
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -154,9 +155,10 @@ impl Http {
             .user_agent(concat!("imgtool/", env!("CARGO_PKG_VERSION")))
             .timeout_resolve(Some(Duration::from_secs(30)))
             .timeout_connect(Some(Duration::from_secs(30)))
-            .timeout_recv_response(Some(Duration::from_secs(300)))
-            .timeout_per_read(Some(Duration::from_secs(60)))
-            .timeout_per_write(Some(Duration::from_secs(60)))
+            // A registry may think about what it was sent before it answers.
+            .timeout_recv_response(Some(5 * silence))
+            .timeout_per_read(Some(silence))
+            .timeout_per_write(Some(silence))
             .build();
         let agent = Agent::with_parts(config, DefaultConnector::default(), StubResolver);
         Ok(Http {
@@ -344,7 +346,12 @@ pub(super) fn display(url: &Uri) -> String {
 
 /// An I/O error that says what the connection was for.
 pub(super) fn broken(e: io::Error, what: &str) -> Failure {
-    Failure::transient(Error::from(e).wrap(what))
+    let silent = e.kind() == io::ErrorKind::TimedOut || e.to_string().starts_with("timeout");
+    let error = match silent {
+        true => Error::new("timed out: it was silent for too long (--timeout)"),
+        false => Error::from(e),
+    };
+    Failure::transient(error.wrap(what))
 }
 
 #[cfg(test)]

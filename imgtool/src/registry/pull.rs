@@ -1,21 +1,16 @@
 //! From a registry into the store.
 
 use std::collections::{HashSet, VecDeque};
-use std::io::{self, Read, Write};
 use std::sync::Mutex;
 
-use ureq::http::StatusCode;
-
-use super::Options;
-use super::remote::{Answer, Remote, label};
-use super::retry::{self, Failure};
+use super::remote::{Remote, label};
+use super::{Options, download};
 use crate::descriptor::{Descriptor, media_type};
-use crate::digest::Digest;
 use crate::image::{Document, Index, Manifest};
 use crate::platform::Platform;
-use crate::progress::{Bar, Progress};
+use crate::progress::Progress;
 use crate::reference::Reference;
-use crate::store::{BlobWriter, Store};
+use crate::store::Store;
 use crate::{Error, Result};
 
 /// What to pull of an image.
@@ -121,18 +116,19 @@ impl Pull<'_> {
         let mut seen = HashSet::new();
         let wanted: VecDeque<&Descriptor> =
             manifests.flat_map(Manifest::blobs).filter(|d| seen.insert(d.digest.clone())).collect();
-        in_parallel(self.jobs, wanted, |blob| self.fetch_blob(blob))
+        // What is not needed for blobs beside each other, is for pieces of them.
+        let missing = wanted.iter().filter(|d| !self.store.has_blob(d)).count();
+        let lanes = self.jobs / missing.max(1);
+        in_parallel(self.jobs, wanted, |blob| self.fetch_blob(blob, lanes))
     }
 
-    fn fetch_blob(&self, blob: &Descriptor) -> Result<()> {
+    fn fetch_blob(&self, blob: &Descriptor, lanes: usize) -> Result<()> {
         let bar = self.remote.progress.bar(label(blob), Some(blob.size));
         if self.store.has_blob(blob) {
             bar.finish("already there");
             return Ok(());
         }
-        let mut download = Download::new(self.store, blob)?;
-        let result = self.remote.retry(|| self.attempt(&mut download, blob, &bar));
-        match result.and_then(|()| download.commit()) {
+        match download::fetch(self.remote, self.store, blob, lanes, &bar) {
             Ok(()) => {
                 bar.finish("done");
                 Ok(())
@@ -142,26 +138,6 @@ impl Pull<'_> {
                 Err(e.wrap(format!("fetch blob {}", blob.digest)))
             }
         }
-    }
-
-    /// Continues a download where it broke off.
-    fn attempt(
-        &self,
-        download: &mut Download,
-        blob: &Descriptor,
-        bar: &Bar,
-    ) -> Result<(), Failure> {
-        let response = match self.remote.get_blob(blob, download.have, blob.size)? {
-            Answer::Bytes(response) => response,
-            Answer::NoSuchRange(error) => {
-                *download = Download::new(self.store, blob)?;
-                return Err(Failure::transient(error));
-            }
-        };
-        let skip = if response.status() == StatusCode::OK { download.have } else { 0 };
-        let what = response.what().to_owned();
-        bar.set(download.have);
-        download.receive(&mut response.into_reader(), skip, bar, &what)
     }
 
     fn check_image(&self, at: &Descriptor, manifest: &Manifest, what: &PullOptions) -> Result<()> {
@@ -214,69 +190,5 @@ pub(crate) fn in_parallel<T: Send>(
     match queue.into_inner().expect("work does not panic with the lock").1 {
         Some(e) => Err(e),
         None => Ok(()),
-    }
-}
-
-/// A blob that is arriving, over as many connections as it takes.
-struct Download {
-    writer: BlobWriter,
-    digest: Digest,
-    size: u64,
-    have: u64,
-}
-
-impl Download {
-    fn new(store: &Store, blob: &Descriptor) -> Result<Download> {
-        let writer = store.add_blob_as(blob.digest.algorithm())?;
-        Ok(Download { writer, digest: blob.digest.clone(), size: blob.size, have: 0 })
-    }
-
-    /// Takes bytes up to the size that the manifest gives, and insists that the stream ends there.
-    fn receive(
-        &mut self,
-        reader: &mut impl Read,
-        skip: u64,
-        bar: &Bar,
-        what: &str,
-    ) -> Result<(), Failure> {
-        let lost = |e: io::Error| retry::read_failure(e, what);
-        let skipped = io::copy(&mut reader.take(skip), &mut io::sink()).map_err(lost)?;
-        if skipped < skip {
-            return Err(self.truncated(what));
-        }
-        let mut buf = vec![0; 1 << 16];
-        while self.have < self.size {
-            let want = usize::try_from(self.size - self.have).unwrap_or(usize::MAX).min(buf.len());
-            let n = match reader.read(&mut buf[..want]) {
-                Ok(0) => return Err(self.truncated(what)),
-                Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(lost(e)),
-            };
-            self.writer.write_all(&buf[..n]).map_err(Error::from)?;
-            self.have += n as u64;
-            bar.add(n as u64);
-        }
-        match reader.read(&mut buf[..1]) {
-            Ok(0) => Ok(()),
-            Ok(_) => Err(Error::new(format!(
-                "{what}: longer than the {} bytes of the manifest",
-                self.size
-            ))
-            .into()),
-            // All that was promised has come; the digest decides.
-            Err(_) => Ok(()),
-        }
-    }
-
-    fn truncated(&self, what: &str) -> Failure {
-        Failure::transient(Error::new(format!(
-            "{what}: ended after {} of {} bytes",
-            self.have, self.size
-        )))
-    }
-
-    fn commit(self) -> Result<()> {
-        self.writer.commit_as(&self.digest).map(drop)
     }
 }

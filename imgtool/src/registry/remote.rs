@@ -1,5 +1,6 @@
 //! One repository of a registry: manifests in and out, and blobs as a stream.
 
+use std::cell::Cell;
 use std::io::Read;
 
 use ureq::http::header::{ACCEPT, CONTENT_TYPE, RANGE};
@@ -7,7 +8,7 @@ use ureq::http::{Method, StatusCode, Uri};
 
 use super::auth::Scope;
 use super::http::{self, Outgoing, Response};
-use super::retry::{Failure, retry};
+use super::retry::{self, Failure};
 use super::{Options, Registry};
 use crate::descriptor::{Descriptor, media_type};
 use crate::digest::{Digest, Hasher};
@@ -78,7 +79,16 @@ impl Remote {
     }
 
     pub(super) fn retry<T>(&self, attempt: impl FnMut() -> Result<T, Failure>) -> Result<T> {
-        retry(|e| self.progress.line(e), attempt)
+        retry::retry(|e| self.progress.line(e), attempt)
+    }
+
+    /// As [`Remote::retry`], for a transfer that tells how far it has come.
+    pub(super) fn retry_from<T>(
+        &self,
+        reached: &Cell<u64>,
+        attempt: impl FnMut() -> Result<T, Failure>,
+    ) -> Result<T> {
+        retry::retry_from(|e| self.progress.line(e), reached, attempt)
     }
 
     /// Fetches the document that a name stands for; its digest is whatever it is, unless the name

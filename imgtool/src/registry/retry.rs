@@ -1,5 +1,6 @@
 //! What is worth another try, and how long to wait for it.
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use crate::{Error, Result};
 
 /// How often something is tried.
 const ATTEMPTS: u32 = 5;
+/// What is worth to be tried as often again, in bytes.
+const PROGRESS: u64 = 4 << 20;
 /// The wait after the first failure; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_millis(300);
 /// The longest wait, also if the registry asks for a longer one.
@@ -46,11 +49,26 @@ impl From<Error> for Failure {
 /// every failure that is followed by another attempt.
 pub(super) fn retry<T>(
     notice: impl Fn(&str),
+    attempt: impl FnMut() -> Result<T, Failure>,
+) -> Result<T> {
+    retry_from(notice, &Cell::new(0), attempt)
+}
+
+/// As [`retry`], but attempts count from the last one that moved `reached`, in bytes, by at least
+/// [`PROGRESS`]: a transfer that takes hours may break more often than a request.
+pub(super) fn retry_from<T>(
+    notice: impl Fn(&str),
+    reached: &Cell<u64>,
     mut attempt: impl FnMut() -> Result<T, Failure>,
 ) -> Result<T> {
-    let mut wait = FIRST_WAIT;
-    for n in 1.. {
-        match attempt() {
+    let (mut wait, mut n, mut before) = (FIRST_WAIT, 0, reached.get());
+    loop {
+        let result = attempt();
+        if reached.get() >= before.saturating_add(PROGRESS) {
+            (wait, n, before) = (FIRST_WAIT, 0, reached.get());
+        }
+        n += 1;
+        match result {
             Ok(value) => return Ok(value),
             Err(Failure::Transient { error, after }) if n < ATTEMPTS => {
                 let pause = after.unwrap_or(wait + jitter(wait)).min(MAX_WAIT);
@@ -64,7 +82,6 @@ pub(super) fn retry<T>(
             Err(Failure::Final(error)) => return Err(error),
         }
     }
-    unreachable!("the loop ends by returning")
 }
 
 /// Up to a quarter of the wait, so that many clients do not come back together.
@@ -133,7 +150,6 @@ pub(super) fn read_failure(e: io::Error, what: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
 
     #[test]
     fn tries_again_only_what_may_pass() {
@@ -166,5 +182,17 @@ mod tests {
         );
         assert_eq!(result.unwrap_err().to_string(), "gave up after 5 attempts: busy");
         assert_eq!(count.get(), 5);
+    }
+
+    #[test]
+    fn what_gets_on_is_tried_longer() {
+        let (reached, count) = (Cell::new(0), Cell::new(0));
+        let attempt = || -> Result<(), Failure> {
+            count.set(count.get() + 1);
+            reached.set(reached.get() + if count.get() <= 8 { PROGRESS } else { PROGRESS / 100 });
+            Err(Failure::Transient { error: Error::new("cut"), after: Some(Duration::ZERO) })
+        };
+        assert!(retry_from(|_| {}, &reached, attempt).is_err());
+        assert_eq!(count.get(), 8 + 4);
     }
 }

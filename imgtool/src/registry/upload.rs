@@ -6,6 +6,7 @@
 //! the last piece that was acknowledged, at the Location that came with the acknowledgement. If
 //! the registry does not take that, the upload begins again.
 
+use std::cell::Cell;
 use std::collections::{HashSet, VecDeque};
 use std::io::Read;
 
@@ -77,7 +78,8 @@ impl Uploads<'_> {
         let Some(begun) = self.remote.retry(|| self.begin(blob))? else { return Ok("mounted") };
         self.source.check(blob)?;
         let mut session = Some(begun);
-        self.remote.retry(|| {
+        let reached = Cell::new(0);
+        self.remote.retry_from(&reached, || {
             let at = match session.take() {
                 Some(at) => at,
                 None => match self.begin(blob)? {
@@ -86,7 +88,9 @@ impl Uploads<'_> {
                 },
             };
             bar.set(at.have);
-            self.send_rest(blob, at, bar, &mut session)
+            let result = self.send_rest(blob, at, bar, &mut session);
+            reached.set(session.as_ref().map_or(0, |s| s.have));
+            result
         })?;
         Ok("done")
     }

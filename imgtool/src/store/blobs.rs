@@ -63,7 +63,7 @@ impl Store {
         let blobs = self.root.join("blobs").join(algorithm.name());
         files::make_dir(&blobs)?;
         let temp = files::Temp::create(&self.davit().join("tmp"))?;
-        Ok(BlobWriter { temp, blobs, hasher: Hasher::new(algorithm), size: 0 })
+        Ok(BlobWriter { temp, blobs, algorithm, hasher: Hasher::new(algorithm), size: 0 })
     }
 
     /// Stores bytes as a blob. Idempotent.
@@ -161,16 +161,22 @@ impl<R: Read> Read for VerifyingReader<R> {
 /// A blob being written. Dropped without [`BlobWriter::commit`], it leaves nothing.
 #[derive(Debug)]
 pub struct BlobWriter {
-    temp: files::Temp,
+    pub(super) temp: files::Temp,
     blobs: PathBuf,
-    hasher: Hasher,
-    size: u64,
+    pub(super) algorithm: Algorithm,
+    pub(super) hasher: Hasher,
+    pub(super) size: u64,
 }
 
 impl BlobWriter {
     /// Bytes written so far.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The same with another file, of which nothing is known yet.
+    pub(super) fn in_place_of(self, temp: files::Temp) -> BlobWriter {
+        BlobWriter { temp, ..self }
     }
 
     /// Makes the blob durable under its digest. Idempotent: an existing blob is replaced by the

@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,6 +37,36 @@ impl Temp {
                 Err(e) => return Err(Error::from(e).wrap(format!("create {}", path.display()))),
             }
         }
+    }
+
+    /// Opens the file of this name in `dir`, or creates it, and locks it; `None` if somebody else
+    /// has. The caller has the store to itself or shared, so nobody removes it meanwhile.
+    pub(super) fn take_up(dir: &Path, name: &str) -> Result<Option<Temp>> {
+        let path = dir.join(name);
+        let context = || format!("open {}", path.display());
+        let file = OpenOptions::new()
+            .write(true)
+            .read(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .open(&path)
+            .wrap(context)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            Err(e) => return Err(Error::from(e).wrap(format!("lock {}", path.display()))),
+        }
+        // Whoever had it may have finished, and moved it away, before we had the lock.
+        let ours = file.metadata().wrap(context)?;
+        let is_there = std::fs::symlink_metadata(&path)
+            .is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()));
+        Ok(is_there.then_some(Temp { file, path, kept: false }))
+    }
+
+    /// Leaves the file where it is, and unlocks it.
+    pub(super) fn leave(mut self) {
+        self.kept = true;
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use imgtool::digest::Digest;
 
@@ -43,11 +44,20 @@ pub struct Reply {
     pub cut: Option<usize>,
     /// Do not say how long the body is.
     pub no_length: bool,
+    /// Then be silent for so long before the connection is closed.
+    pub stall: Option<Duration>,
 }
 
 impl Reply {
     pub fn new(status: u16) -> Reply {
-        Reply { status, headers: Vec::new(), body: Vec::new(), cut: None, no_length: false }
+        Reply {
+            status,
+            headers: Vec::new(),
+            body: Vec::new(),
+            cut: None,
+            no_length: false,
+            stall: None,
+        }
     }
 
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Reply {
@@ -159,7 +169,11 @@ fn write_reply(mut stream: TcpStream, reply: &Reply, head: bool) -> std::io::Res
         let end = reply.cut.unwrap_or(reply.body.len());
         stream.write_all(&reply.body[..end])?;
     }
-    stream.flush()
+    stream.flush()?;
+    if let Some(time) = reply.stall {
+        std::thread::sleep(time);
+    }
+    Ok(())
 }
 
 /// An honest registry in memory, for handlers to build on.
