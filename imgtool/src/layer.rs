@@ -9,6 +9,7 @@ mod attributes;
 mod decompress;
 mod header;
 mod index;
+mod merge;
 mod path;
 mod pax;
 mod root;
@@ -23,6 +24,7 @@ mod write;
 pub use apply::{Applied, Options, apply};
 pub use decompress::{Limits, decoder};
 pub use index::{from_index, write_index};
+pub use merge::{Change, Checked, Tree, What, check_archive};
 pub use tree::{copy_attributes, copy_tree, make_dirs};
 pub use upper::{DiffOptions, from_upper};
 

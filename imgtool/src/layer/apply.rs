@@ -19,7 +19,7 @@ use crate::error::{Context, Error, Result};
 use super::attributes::{Attributes, Setter};
 use super::decompress::{Limits, pipeline};
 use super::path::{Name, classify, components};
-use super::root::{Dir, Root, mkdir, open_dir, remove, type_of};
+use super::root::{Dir, Root, mkdir, open_dir, proc_path, remove, type_of};
 use super::tar::{Archive, Entry, Kind, Time, show};
 use super::whiteout::Hider;
 use super::{Ownership, Whiteouts};
@@ -119,6 +119,8 @@ struct Later {
 struct Extractor<'o, 'fd> {
     options: &'o Options,
     root: Root<'fd>,
+    /// What the kernel calls the root.
+    root_path: Vec<u8>,
     set: Setter,
     hider: Hider,
     later: HashMap<u64, Later>,
@@ -144,6 +146,7 @@ impl<'o, 'fd> Extractor<'o, 'fd> {
         Extractor {
             options,
             root: Root::new(root),
+            root_path: kernel_path(root),
             set: Setter::new(options.ownership, options.whiteouts.space()),
             hider: Hider::new(options.whiteouts),
             later: HashMap::new(),
@@ -225,12 +228,22 @@ impl<'o, 'fd> Extractor<'o, 'fd> {
 
     /// The directory for a new member, made where the archive did not name it (yet).
     fn parent(&mut self, parents: &[&[u8]]) -> Result<Rc<Dir>> {
+        if let Some(dir) = self.existing(parents)? {
+            return Ok(dir);
+        }
+        // The first that is there gets a child, which changes its time.
+        for depth in (0..parents.len()).rev() {
+            if self.existing(&parents[..depth])?.is_some() {
+                break;
+            }
+        }
         let (implied, later) = (&mut self.implied, &mut self.later);
+        let root = &self.root_path;
         let mut made = |path: &[u8], dir: &Dir| {
-            implied.insert(dir.ino, path.to_vec());
+            let path = real_path(root, dir, path);
+            implied.insert(dir.ino, path.clone());
             let (mode, mtime) = (0o755, Time::default());
             let own = Attributes { mode, uid: 0, gid: 0, mtime, xattrs: Vec::new() };
-            let path = path.to_vec();
             later.insert(dir.ino, Later { path, own: Some(own), existed: false, mtime: (0, 0) });
         };
         let dir = self.root.dir(parents, true, &mut made)?;
@@ -250,8 +263,9 @@ impl<'o, 'fd> Extractor<'o, 'fd> {
 
     /// Working in a directory changes its time: put it back at the end.
     fn remember(&mut self, dir: &Dir, parts: &[&[u8]]) {
+        let root = &self.root_path;
         self.later.entry(dir.ino).or_insert_with(|| Later {
-            path: parts.join(&b'/'),
+            path: real_path(root, dir, &parts.join(&b'/')),
             own: None,
             existed: true,
             mtime: dir.mtime,
@@ -262,6 +276,7 @@ impl<'o, 'fd> Extractor<'o, 'fd> {
     fn describe(&mut self, dir: &Dir, path: Vec<u8>, entry: &mut Entry, existed: bool) {
         self.implied.remove(&dir.ino);
         let own = Some(Attributes::of(entry));
+        let path = real_path(&self.root_path, dir, &path);
         self.later.insert(dir.ino, Later { path, own, existed, mtime: dir.mtime });
     }
 
@@ -447,6 +462,24 @@ impl<'o, 'fd> Extractor<'o, 'fd> {
         }
         Ok(())
     }
+}
+
+/// Where a directory is, below the root: `path`, unless that leads through links, which may be gone
+/// by the end. Without /proc it stays as it is.
+fn real_path(root: &[u8], dir: &Dir, path: &[u8]) -> Vec<u8> {
+    let root = root.strip_suffix(b"/").unwrap_or(root);
+    match kernel_path(dir).strip_prefix(root) {
+        Some(b"") => Vec::new(),
+        Some([b'/', below @ ..]) => below.to_vec(),
+        _ => path.to_vec(),
+    }
+}
+
+/// What the kernel calls an open directory; empty if it does not say.
+fn kernel_path(dir: impl AsFd) -> Vec<u8> {
+    let link = proc_path(dir, b"");
+    let link = link.strip_suffix(b"/").unwrap_or(&link);
+    fs::readlink(link, Vec::new()).map_or_else(|_| Vec::new(), |path| path.into_bytes())
 }
 
 fn node(at: &Dir, name: &[u8], kind: FileType, major: u32, minor: u32) -> rustix::io::Result<()> {

@@ -78,6 +78,8 @@ pub(crate) struct Archive<'a> {
     /// Content of the current entry that was not yet asked for, and its padding.
     left: u64,
     padding: u64,
+    /// Bytes of the archive that were given out or passed over.
+    position: u64,
 }
 
 /// Extensions collected in front of an entry.
@@ -90,7 +92,7 @@ struct Pending {
 
 impl<'a> Archive<'a> {
     pub(crate) fn new(next: Chunks<'a>) -> Self {
-        Archive { next, chunk: Arc::default(), at: 0, left: 0, padding: 0 }
+        Archive { next, chunk: Arc::default(), at: 0, left: 0, padding: 0, position: 0 }
     }
 
     /// The next member, or `None` after the end marker (or where the stream ends between members).
@@ -129,7 +131,18 @@ impl<'a> Archive<'a> {
         let from = self.at;
         self.at += take;
         self.left -= take as u64;
+        self.position += take as u64;
         Ok(&self.chunk[from..from + take])
+    }
+
+    /// Bytes of the current entry's content that are not read yet.
+    pub(crate) fn remaining(&self) -> u64 {
+        self.left
+    }
+
+    /// Where in the archive what [`Archive::data`] gives next begins.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
     }
 
     /// Reads to the end of the stream; true if something other than zeros follows the archive.

@@ -490,3 +490,157 @@ fn pipe(bytes: &[u8]) -> std::process::Stdio {
     writer.write_all(bytes).unwrap();
     reader.into()
 }
+
+/// What a tree on disk is like: path, type, mode, owner, time, link target or content.
+fn on_disk(root: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut todo = vec![PathBuf::new()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(root.join(&dir)).unwrap() {
+            let path = dir.join(entry.unwrap().file_name());
+            let meta = fs::symlink_metadata(root.join(&path)).unwrap();
+            let what = match meta.file_type() {
+                t if t.is_dir() => "dir".to_owned(),
+                t if t.is_symlink() => format!("{:?}", fs::read_link(root.join(&path)).unwrap()),
+                _ => format!("{:?}", fs::read(root.join(&path)).unwrap()),
+            };
+            let links = if meta.is_dir() { 1 } else { meta.nlink() };
+            all.push(format!("{path:?} {:o} {links} {} {what}", meta.mode(), meta.mtime()));
+            if meta.is_dir() {
+                todo.push(path);
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+/// A small deterministic generator (xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % sides as u64) as usize
+    }
+
+    fn path(&mut self) -> String {
+        let depth = 1 + self.roll(3);
+        let parts: Vec<&str> = (0..depth).map(|_| ["a", "b", "c"][self.roll(3)]).collect();
+        parts.join("/")
+    }
+
+    /// A layer of a few members over few names, so that they meet.
+    fn layer(&mut self) -> Vec<u8> {
+        let mut tar = Tar::default();
+        for _ in 0..1 + self.roll(8) {
+            let path = self.path();
+            let (dir, name) = path.rsplit_once('/').unwrap_or(("", &path));
+            tar = match self.roll(8) {
+                0 | 1 => tar.dir(&path),
+                2 | 3 => {
+                    let content = self.roll(1000).to_string();
+                    tar.file(&path, &content)
+                }
+                4 => tar.link(&path, ["a", "../b", "/c", "./a/b", "..", "/"][self.roll(6)]),
+                5 => {
+                    let target = self.path();
+                    tar.hard(&path, &target)
+                }
+                6 => tar.file(&format!("{dir}/.wh.{name}"), ""),
+                _ => tar.file(&format!("{path}/.wh..wh..opq"), ""),
+            };
+        }
+        tar.end()
+    }
+}
+
+fn merge(tree: &mut Tree, layer: &[u8]) -> Result<()> {
+    tree.add(layer, &Digest::sha256(layer), std::io::sink())
+}
+
+/// The layers as files, beside the root.
+fn files(area: &Area, layers: &[Vec<u8>]) -> Vec<File> {
+    let path = area.0.join("layer");
+    let file = |layer: &Vec<u8>| {
+        drop(fs::remove_file(&path));
+        fs::write(&path, layer).unwrap();
+        File::open(&path).unwrap()
+    };
+    layers.iter().map(file).collect()
+}
+
+/// Layers applied to a directory, and merged in memory and written as one, are the same tree; or
+/// both refuse.
+#[test]
+fn merging_in_memory_is_applying() {
+    let (mut agreed, mut refused) = (0, 0);
+    for seed in 1..=150u64 {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let layers: Vec<Vec<u8>> = (0..1 + dice.roll(3)).map(|_| dice.layer()).collect();
+        let applied = Area::new("merge-a");
+        let on_disk_ok = layers.iter().try_for_each(|l| applied.apply(l).map(drop));
+        let mut tree = Tree::new(true);
+        let merged_ok = layers.iter().try_for_each(|l| merge(&mut tree, l));
+        match (on_disk_ok, merged_ok) {
+            (Ok(()), Ok(())) => {
+                let flat = tree.write(Vec::new(), None, &files(&applied, &layers)).unwrap();
+                let again = Area::new("merge-b");
+                again.apply(&flat).unwrap();
+                assert_eq!(on_disk(&again.root()), on_disk(&applied.root()), "seed {seed}");
+                let mut flattened = Tree::new(true);
+                merge(&mut flattened, &flat).unwrap();
+                assert_eq!(tree.changes(&flattened), [], "seed {seed}");
+                agreed += 1;
+            }
+            (Err(_), Err(_)) => refused += 1,
+            (a, b) => panic!("seed {seed}: {a:?}, but merged {b:?}"),
+        }
+    }
+    assert!(agreed > 20 && refused > 20, "{agreed} agreed, {refused} refused");
+}
+
+#[test]
+fn holes_are_expanded_when_merged() {
+    let map = b"2\n4096\n5\n8192\n0\n";
+    let mut data = map.to_vec();
+    data.resize(512, 0);
+    data.extend(b"hello");
+    let records = [
+        record("GNU.sparse.major", "1"),
+        record("GNU.sparse.minor", "0"),
+        record("GNU.sparse.name", "s"),
+        record("GNU.sparse.realsize", "8192"),
+    ];
+    let layer = Tar::default()
+        .pax(&records.concat())
+        .add(EntryType::Regular, "GNUSparseFile.0/s", "", &data)
+        .end();
+    let mut tree = Tree::new(false);
+    merge(&mut tree, &layer).unwrap();
+    let area = Area::new("merge-holes");
+    let flat = tree.write(Vec::new(), None, &files(&area, &[layer])).unwrap();
+    area.apply(&flat).unwrap();
+    let mut expected = vec![0; 4096];
+    expected.extend(b"hello");
+    expected.resize(8192, 0);
+    assert_eq!(fs::read(area.at("s")).unwrap(), expected);
+}
+
+#[test]
+fn a_directory_made_by_the_way_leaves_its_parents_time() {
+    let area = Area::new("implied-time");
+    area.apply(&Tar::default().dir("a").end()).unwrap();
+    area.apply(&Tar::default().file("a/b/c/d", "x").end()).unwrap();
+    assert_eq!(fs::metadata(area.at("a")).unwrap().mtime(), 1_000_000_000);
+}
+
+#[test]
+fn a_directory_reached_by_a_link_that_is_gone_gets_its_mode() {
+    let area = Area::new("link-gone");
+    let layer = Tar::default().dir("d").link("l", "d").file("l/sub/f", "x").file("l", "y");
+    area.apply(&layer.end()).unwrap();
+    assert_eq!(fs::metadata(area.at("d/sub")).unwrap().mode() & 0o777, 0o755);
+}

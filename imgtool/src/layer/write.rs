@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result};
 use super::XattrSpace;
 use super::attributes::{is_host_label, list_xattrs};
 use super::root::proc_path;
-use super::tar::show;
+use super::tar::{Entry, Kind, Time, show};
 
 /// An archive being written.
 pub(crate) struct Writer<W> {
@@ -89,6 +89,56 @@ impl<W: Write> Writer<W> {
         self.header(&mut entry)
     }
 
+    /// A member as another archive has it, under the name `path`. If it is a file, `size` bytes of
+    /// [`Writer::content`] and a [`Writer::pad`] must follow.
+    pub(crate) fn member(&mut self, path: &[u8], of: &Entry, size: u64) -> Result<()> {
+        self.member_inner(path, of, size).wrap(|| show(path))
+    }
+
+    fn member_inner(&mut self, path: &[u8], of: &Entry, size: u64) -> Result<()> {
+        let bad = |e: tar_core::HeaderError| Error::new(e.to_string());
+        let mut entry = EntryBuilder::new_ustar();
+        match of.kind {
+            Kind::Dir => entry.path([path, b"/"].concat()),
+            _ => entry.path(path),
+        };
+        self.attributes(&mut entry, of.mode, (of.uid, of.gid), of.mtime)?;
+        match &of.kind {
+            Kind::File => drop(entry.entry_type(EntryType::Regular).size(size).map_err(bad)?),
+            Kind::Dir => drop(entry.entry_type(EntryType::Directory)),
+            Kind::Fifo => drop(entry.entry_type(EntryType::Fifo)),
+            Kind::Symlink(target) => drop(entry.entry_type(EntryType::Symlink).link_name(target)),
+            Kind::HardLink(target) => {
+                entry.entry_type(EntryType::Link).link_name(target);
+                return self.header(&mut entry);
+            }
+            Kind::Char(major, minor) => {
+                entry.entry_type(EntryType::Char).device(*major, *minor).map_err(bad)?;
+            }
+            Kind::Block(major, minor) => {
+                entry.entry_type(EntryType::Block).device(*major, *minor).map_err(bad)?;
+            }
+        }
+        let mut xattrs: Vec<_> = of.xattrs.iter().filter(|(n, _)| !is_host_label(n)).collect();
+        xattrs.sort_unstable();
+        for (name, value) in xattrs {
+            let key = std::str::from_utf8(name).map_err(|_| Error::new("odd attribute name"))?;
+            entry.add_pax(&format!("SCHILY.xattr.{key}"), value);
+        }
+        self.header(&mut entry)
+    }
+
+    /// A piece of a file's content.
+    pub(crate) fn content(&mut self, piece: &[u8]) -> Result<()> {
+        self.out.write_all(piece).wrap(|| "write the archive")
+    }
+
+    /// Ends a content of `size` bytes.
+    pub(crate) fn pad(&mut self, size: u64) -> Result<()> {
+        let padding = (size.wrapping_neg() % 512) as usize;
+        self.content(&[0; 512][..padding])
+    }
+
     /// An empty file, which is how whiteouts are spelled.
     pub(crate) fn marker(&mut self, path: &[u8]) -> Result<()> {
         let mut entry = EntryBuilder::new_ustar();
@@ -104,14 +154,25 @@ impl<W: Write> Writer<W> {
     }
 
     fn describe(&self, entry: &mut EntryBuilder, stat: &Stat) -> Result<()> {
+        let mtime = Time { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 };
+        self.attributes(entry, stat.st_mode & 0o7777, (stat.st_uid, stat.st_gid), mtime)
+    }
+
+    fn attributes(
+        &self,
+        entry: &mut EntryBuilder,
+        mode: u32,
+        (uid, gid): (u32, u32),
+        mtime: Time,
+    ) -> Result<()> {
         let bad = |e: tar_core::HeaderError| Error::new(e.to_string());
-        let (seconds, nanos) = match (stat.st_mtime, self.max_mtime) {
+        let (seconds, nanos) = match (mtime.seconds, self.max_mtime) {
             (seconds, Some(max)) if seconds >= max => (max, 0),
-            (seconds, _) => (seconds, stat.st_mtime_nsec),
+            (seconds, _) => (seconds, mtime.nanos),
         };
-        entry.mode(stat.st_mode & 0o7777).map_err(bad)?;
-        entry.uid(u64::from(stat.st_uid)).map_err(bad)?;
-        entry.gid(u64::from(stat.st_gid)).map_err(bad)?;
+        entry.mode(mode).map_err(bad)?;
+        entry.uid(u64::from(uid)).map_err(bad)?;
+        entry.gid(u64::from(gid)).map_err(bad)?;
         entry.mtime(u64::try_from(seconds).unwrap_or(0)).map_err(bad)?;
         if nanos != 0 || seconds < 0 {
             entry.add_pax("mtime", pax_time(seconds, nanos));
@@ -155,8 +216,7 @@ impl<W: Write> Writer<W> {
             self.out.write_all(&self.buffer[..n]).wrap(|| "write the archive")?;
             left -= n as u64;
         }
-        let padding = (size.wrapping_neg() % 512) as usize;
-        self.out.write_all(&[0; 512][..padding]).wrap(|| "write the archive")
+        self.pad(size)
     }
 
     fn header(&mut self, entry: &mut EntryBuilder) -> Result<()> {
