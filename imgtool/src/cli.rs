@@ -11,8 +11,9 @@ use clap::{Parser, Subcommand};
 use crate::Result;
 use crate::store::{self, Store};
 use crate::verb::{
-    catalog, commit, completions, copy, delete, diff, digest, gc, inspect, load, login, ls, man,
-    mount, pull, push, rm, save, search, tag, tags, umount, unpack, verify,
+    append, catalog, commit, completions, config, copy, delete, diff, digest, export, flatten, gc,
+    history, import, inspect, load, login, ls, man, mount, pull, push, rebase, rm, save, search,
+    tag, tags, tree, umount, unpack, verify,
 };
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -83,6 +84,10 @@ pub enum Verb {
     Load(load::Args),
     /// Save images as an archive that is a docker-archive and an oci-archive
     Save(save::Args),
+    /// Make an image of an archive of a root file system
+    Import(Box<import::Args>),
+    /// Write an image's root file system as one archive
+    Export(export::Args),
 
     // The store.
     /// List the images in the store
@@ -95,9 +100,23 @@ pub enum Verb {
     Gc(gc::Args),
     /// Show an image's manifest and configuration
     Inspect(inspect::Args),
+    /// Show how an image came to be
+    History(history::Args),
+    /// Show an image's parts, their sizes, and what shares them
+    Tree(tree::Args),
     /// Verify everything in the store
     #[command(visible_alias = "fsck")]
     Verify(verify::Args),
+
+    // New images of old ones.
+    /// Change an image's settings
+    Config(Box<config::Args>),
+    /// Put layers on top of an image
+    Append(append::Args),
+    /// Make one layer of all layers of an image
+    Flatten(flatten::Args),
+    /// Put an image on another base
+    Rebase(rebase::Args),
 
     // Bundles.
     /// Unpack an image into a bundle that an OCI runtime can run
@@ -106,7 +125,8 @@ pub enum Verb {
     Mount(mount::Args),
     /// Unmount a bundle's root file system
     Umount(umount::Args),
-    /// Write what was changed in a bundle, as a layer, to standard output
+    /// Write what was changed in a bundle, as a layer, to standard output; or list what is
+    /// different in two images
     Diff(diff::Args),
     /// Make a new image of a bundle's image and changes
     Commit(commit::Args),
@@ -134,18 +154,27 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Logout(args) => login::logout(args, globals)?,
         Verb::Load(args) => load::run(args, globals)?,
         Verb::Save(args) => save::run(args, globals)?,
+        Verb::Import(args) => import::run(*args, globals)?,
+        Verb::Export(args) => export::run(args, globals)?,
 
         Verb::Ls(args) => ls::run(args, globals)?,
         Verb::Tag(args) => tag::run(args, globals)?,
         Verb::Rm(args) => rm::run(args, globals)?,
         Verb::Gc(args) => gc::run(args, globals)?,
         Verb::Inspect(args) => inspect::run(args, globals)?,
+        Verb::History(args) => history::run(args, globals)?,
+        Verb::Tree(args) => tree::run(args, globals)?,
         Verb::Verify(args) => verify::run(args, globals)?,
+
+        Verb::Config(args) => config::run(*args, globals)?,
+        Verb::Append(args) => append::run(args, globals)?,
+        Verb::Flatten(args) => flatten::run(args, globals)?,
+        Verb::Rebase(args) => rebase::run(args, globals)?,
 
         Verb::Unpack(args) => unpack::run(*args, globals)?,
         Verb::Mount(args) => mount::run(args)?,
         Verb::Umount(args) => umount::run(args)?,
-        Verb::Diff(args) => diff::run(args)?,
+        Verb::Diff(args) => diff::run(args, globals)?,
         Verb::Commit(args) => commit::run(args, globals)?,
 
         Verb::Completions(args) => completions::run(args)?,

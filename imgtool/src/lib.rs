@@ -14,6 +14,7 @@ pub mod compression;
 pub mod copy;
 pub mod descriptor;
 pub mod digest;
+pub mod edit;
 pub mod error;
 pub mod image;
 pub mod layer;

@@ -1,13 +1,19 @@
 //! One file per verb: its arguments, and what it does.
 
+pub mod append;
 pub mod catalog;
 pub mod commit;
 pub mod completions;
+pub mod config;
 pub mod copy;
 pub mod delete;
 pub mod diff;
 pub mod digest;
+pub mod export;
+pub mod flatten;
 pub mod gc;
+pub mod history;
+pub mod import;
 pub mod inspect;
 pub mod load;
 pub mod login;
@@ -16,11 +22,14 @@ pub mod man;
 pub mod mount;
 pub mod pull;
 pub mod push;
+pub mod rebase;
 pub mod rm;
 pub mod save;
 pub mod search;
 pub mod tag;
 pub mod tags;
+pub mod target;
+pub mod tree;
 pub mod umount;
 pub mod unpack;
 pub mod verify;

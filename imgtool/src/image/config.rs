@@ -252,6 +252,14 @@ impl ImageConfig {
         self.add_history(history);
     }
 
+    /// Replaces all layers, and the history with them.
+    pub fn set_layers(&mut self, diff_ids: &[Digest], history: Vec<Value>) {
+        self.original = None;
+        self.diff_ids = diff_ids.to_vec();
+        self.root.insert("rootfs".into(), json!({"type": "layers", "diff_ids": diff_ids}));
+        self.root.insert("history".into(), Value::Array(history));
+    }
+
     /// Appends a history entry; one without a layer says `"empty_layer": true`.
     pub fn add_history(&mut self, entry: Value) {
         self.original = None;
@@ -260,6 +268,16 @@ impl ImageConfig {
             Some(list) => list.push(entry),
             None => *history = json!([entry]),
         }
+    }
+
+    /// Removes a key from `Labels`, `ExposedPorts` or `Volumes`. Returns whether it was there.
+    pub fn remove_in(&mut self, field: &str, key: &str) -> bool {
+        let Some(mut map) = self.field(field).and_then(Value::as_object).cloned() else {
+            return false;
+        };
+        let found = map.shift_remove(key).is_some();
+        self.set_field(field, if map.is_empty() { Value::Null } else { Value::Object(map) });
+        found
     }
 
     fn insert_in(&mut self, field: &str, key: &str, value: Value) {

@@ -66,6 +66,13 @@ impl Store {
         Ok(BlobWriter { temp, blobs, algorithm, hasher: Hasher::new(algorithm), size: 0 })
     }
 
+    /// A file for what must be read again soon. It has no name, and is gone when it is closed.
+    pub fn spool(&self) -> Result<File> {
+        self.init()?;
+        let temp = files::Temp::create(&self.davit().join("tmp"))?;
+        temp.file.try_clone().wrap(|| format!("open {}", temp.path().display()))
+    }
+
     /// Stores bytes as a blob. Idempotent.
     pub fn put_bytes(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor> {
         let descriptor = Descriptor::of(media_type, bytes);

@@ -9,7 +9,8 @@ use crate::bundle::{self, Metadata};
 use crate::cli::Globals;
 use crate::descriptor::{Descriptor, media_type};
 use crate::digest::Digest;
-use crate::image::{Image, format_time};
+use crate::edit;
+use crate::image::Image;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::Store;
@@ -52,11 +53,7 @@ fn same(a: &Path, b: &Path) -> bool {
 fn commit(args: &Args, metadata: &Metadata, store: &Store) -> Result<Image> {
     let parent = store.image(&metadata.manifest, &Platform::host())?;
     let (layer, diff_id) = add_layer(args, metadata, store)?;
-    let created = match bundle::source_date_epoch()? {
-        Some(seconds) => seconds,
-        None => jiff::Timestamp::now().as_second(),
-    };
-    let created = format_time(created)?;
+    let created = edit::now()?;
     let mut history = json!({"created": created, "created_by": "imgtool commit"});
     let mut config = parent.config.clone();
     config.set_top("created", json!(created));

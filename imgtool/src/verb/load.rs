@@ -52,7 +52,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<()> {
     crate::output::print(&loaded.iter().map(line).collect::<String>())
 }
 
-fn open(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>)> {
+pub(super) fn open(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>)> {
     match path {
         Some(path) => {
             let context = || format!("open {}", path.display());

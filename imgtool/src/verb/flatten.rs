@@ -1,0 +1,18 @@
+//! `imgtool flatten`: an image of one layer.
+
+use crate::cli::Globals;
+use crate::verb::target::Target;
+use crate::{Result, edit};
+
+/// Arguments of `flatten`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to make of which image.
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Makes the image and prints its digest.
+pub fn run(args: Args, globals: &Globals) -> Result<()> {
+    args.target.make(globals, "flatten", edit::flatten)
+}
