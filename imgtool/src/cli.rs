@@ -11,9 +11,9 @@ use clap::{Parser, Subcommand};
 use crate::Result;
 use crate::store::{self, Store};
 use crate::verb::{
-    append, catalog, commit, completions, config, copy, delete, diff, digest, export, flatten, gc,
-    history, import, inspect, load, login, ls, man, mount, pull, push, rebase, rm, save, search,
-    tag, tags, tree, umount, unpack, verify,
+    append, attach, catalog, commit, completions, config, copy, delete, diff, digest, export,
+    flatten, gc, history, import, inspect, load, login, ls, man, mount, pull, push, rebase, rm,
+    save, search, tag, tags, tree, umount, unpack, verify,
 };
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -76,6 +76,12 @@ pub enum Verb {
     Catalog(catalog::Args),
     /// Look for images in a registry
     Search(search::Args),
+    /// Attach files to an image in a registry
+    Attach(attach::Args),
+    /// List what refers to an image in a registry: signatures, attestations, attached files
+    Discover(attach::DiscoverArgs),
+    /// Move files to and from a registry
+    Artifact(attach::ArtifactArgs),
     /// Check credentials for a registry and keep them
     Login(login::Args),
     /// Forget credentials for a registry
@@ -150,6 +156,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Delete(args) => delete::run(args, globals)?,
         Verb::Catalog(args) => catalog::run(args, globals)?,
         Verb::Search(args) => search::run(args, globals)?,
+        Verb::Attach(args) => attach::run(args, globals)?,
+        Verb::Discover(args) => attach::discover(args, globals)?,
+        Verb::Artifact(args) => attach::artifact(args, globals)?,
         Verb::Login(args) => login::run(args, globals)?,
         Verb::Logout(args) => login::logout(args, globals)?,
         Verb::Load(args) => load::run(args, globals)?,

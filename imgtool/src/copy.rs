@@ -95,9 +95,9 @@ fn check_platform(source: &Source, tree: &Tree, what: &Selection) -> Result<()> 
 #[derive(Debug)]
 pub enum Source {
     /// A repository, and what is meant in it.
-    Registry(Remote, Reference),
+    Registry(Box<Remote>, Reference),
     /// A layout, which may be temporary, and its entry.
-    Layout(Store, Descriptor, Option<Staging>),
+    Layout(Store, Box<Descriptor>, Option<Staging>),
 }
 
 impl Source {
@@ -110,17 +110,18 @@ impl Source {
     ) -> Result<Source> {
         match place {
             Place::Registry(name) => {
-                Ok(Source::Registry(Remote::reading(name, options, progress)?, name.clone()))
+                let remote = Remote::reading(name, options, progress)?;
+                Ok(Source::Registry(Box::new(remote), name.clone()))
             }
             Place::Store(image) => {
                 let store = open_store()?;
                 let (_, entry) = store.find(image)?;
-                Ok(Source::Layout(store, entry, None))
+                Ok(Source::Layout(store, Box::new(entry), None))
             }
             Place::Layout(dir, label) => {
                 let store = Store::open(dir)?;
                 let entry = store.labelled(label.as_deref())?;
-                Ok(Source::Layout(store, entry, None))
+                Ok(Source::Layout(store, Box::new(entry), None))
             }
             Place::OciArchive(path, label) => {
                 let name = label.as_ref().map(|l| Reference::parse(l)).transpose()?;
@@ -157,7 +158,9 @@ impl Source {
             {
                 Err(Error::new(format!("it has several images, so say which: {}", names())))
             }
-            (Some(found), _) => Ok(Source::Layout(store, found.descriptor.clone(), Some(staging))),
+            (Some(found), _) => {
+                Ok(Source::Layout(store, Box::new(found.descriptor.clone()), Some(staging)))
+            }
         }
     }
 
@@ -198,7 +201,7 @@ impl Source {
 
     fn blobs(&self) -> &dyn BlobSource {
         match self {
-            Source::Registry(remote, _) => remote,
+            Source::Registry(remote, _) => &**remote,
             Source::Layout(store, ..) => store,
         }
     }
@@ -284,14 +287,12 @@ fn send(
     let all = |manifests: &mut dyn Iterator<Item = &Manifest>| {
         manifests.flat_map(Manifest::blobs).map(|d| d.digest.clone()).collect::<HashSet<_>>()
     };
-    let siblings = match source {
-        Source::Registry(_, from)
-            if from.domain() == name.domain() && from.path() != name.path() =>
-        {
-            vec![(from.path().to_owned(), all(&mut tree.manifests()))]
-        }
-        _ => Vec::new(),
+    let sibling = match source {
+        Source::Registry(from, _) => from.sibling_of(remote),
+        Source::Layout(..) => None,
     };
+    let siblings = sibling.map(|path| (path.to_owned(), all(&mut tree.manifests())));
+    let siblings = siblings.into_iter().collect();
     let uploads = Uploads { remote, source: source.blobs(), siblings, how: how.uploads };
     uploads.send(tree.manifests())?;
     for (descriptor, document) in &tree.children {

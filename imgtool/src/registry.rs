@@ -4,13 +4,16 @@
 //! type by which they were asked for, blobs against digest and size while they arrive. Credentials
 //! go to the registry and to the token service that it names over TLS, never along a redirect.
 
+mod artifact;
 mod auth;
+mod certs;
 mod credentials;
 mod dns;
 mod download;
 mod http;
 mod list;
 mod login;
+mod mirrors;
 mod pull;
 mod push;
 mod remote;
@@ -27,6 +30,7 @@ use self::http::{Http, Outgoing, Response};
 use self::retry::Failure;
 use crate::{Error, Result};
 
+pub use artifact::{Artifact, TITLE, type_of};
 pub use list::catalog;
 pub use login::{credential_key, host, log_in, log_out, logged_in};
 pub use pull::{PullOptions, pull, pull_blobs};
@@ -48,6 +52,15 @@ pub struct Options {
     /// Trust the certificate authorities in this PEM file too
     #[arg(long, value_name = "FILE")]
     pub cacert: Option<PathBuf>,
+    /// Take this registry's authorities (*.crt) and our certificate and key (*.cert, *.key) from
+    /// this directory [default: certs.d/HOST[:PORT] in ~/.config/containers, /etc/containers and
+    /// /etc/docker]
+    #[arg(long, value_name = "DIR")]
+    pub cert_dir: Option<PathBuf>,
+    /// Read mirrors and the like from this file only [default: $CONTAINERS_REGISTRIES_CONF, else
+    /// registries.conf in ~/.config/containers or /etc/containers]
+    #[arg(long, value_name = "FILE")]
+    pub registries_conf: Option<PathBuf>,
     /// Give up on a connection that is silent for so many seconds
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u16).range(1..))]
     pub timeout: u16,
@@ -60,7 +73,15 @@ pub struct Options {
 impl Default for Options {
     /// As if nothing was said on the command line.
     fn default() -> Options {
-        Options { plain_http: false, insecure: false, cacert: None, timeout: 60, authfile: None }
+        Options {
+            plain_http: false,
+            insecure: false,
+            cacert: None,
+            cert_dir: None,
+            registries_conf: None,
+            timeout: 60,
+            authfile: None,
+        }
     }
 }
 
@@ -114,7 +135,7 @@ impl Registry {
             "docker.io" => "registry-1.docker.io",
             other => other,
         };
-        let http = Http::new(options)?;
+        let http = Http::new(domain, host, options)?;
         let local = http::is_loopback(host);
         let scheme = match (options.plain_http, options.insecure, local) {
             (true, _, _) => "http",

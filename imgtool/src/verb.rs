@@ -1,6 +1,7 @@
 //! One file per verb: its arguments, and what it does.
 
 pub mod append;
+pub mod attach;
 pub mod catalog;
 pub mod commit;
 pub mod completions;

@@ -320,3 +320,35 @@ fn inspect_reads_a_registry() {
     assert_eq!(json["layers"][0]["diffID"], Digest::sha256(LAYER).to_string());
     assert!(!scratch.store().exists(), "inspecting a registry made a store");
 }
+
+#[test]
+fn a_copy_asks_once_for_the_rights_that_it_needs() {
+    let tokens = Server::start(|_| Some(Reply::new(200).body(r#"{"token":"T","expires_in":300}"#)));
+    let realm = format!("http://{}/token", tokens.address);
+    let model = Model::default();
+    add_index(&model);
+    let server = Server::start(move |r| match r.header("authorization") {
+        _ if r.target == "/v2/" => Some(Reply::new(200)),
+        Some("Bearer T") if r.is("HEAD", "/blobs/") => Some(Reply::new(404)),
+        Some("Bearer T") => model.serve(r),
+        _ => Some(
+            Reply::new(401)
+                .header("WWW-Authenticate", format!("Bearer realm=\"{realm}\",service=\"s\"")),
+        ),
+    });
+    let (from, to) = (docker(&server, "a/b:multi"), docker(&server, "c:1"));
+    succeeds(&Scratch::new(), &["copy", "--all", "--jobs", "8", &from, &to]);
+    let mut asked: Vec<String> =
+        tokens.requests("GET", "/token").into_iter().map(|r| r.target).collect();
+    asked.sort();
+    let (read, write) = ("scope=repository%3Aa%2Fb%3Apull", "scope=repository%3Ac%3Apull%2Cpush");
+    assert_eq!(
+        asked,
+        [
+            format!("/token?service=s&{read}"),
+            format!("/token?service=s&{write}"),
+            format!("/token?service=s&{write}&{read}"),
+        ],
+        "each set of scopes once"
+    );
+}

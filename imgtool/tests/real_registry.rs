@@ -21,11 +21,11 @@ struct Registry {
 impl Registry {
     /// `None`, said by name, where a program is missing.
     fn start(test: &str) -> Option<Registry> {
-        Registry::start_with(test, "")
+        Registry::start_with(test, "", "")
     }
 
-    /// With more configuration.
-    fn start_with(test: &str, more: &str) -> Option<Registry> {
+    /// With more configuration, of `http` and at the top.
+    fn start_with(test: &str, http: &str, more: &str) -> Option<Registry> {
         for program in ["docker-registry", "skopeo"] {
             let found = Command::new(program).arg("--version").stdout(Stdio::null()).status();
             if found.is_err() {
@@ -39,7 +39,7 @@ impl Registry {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let root = dir.join("registry");
         let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: {address}}}\n{more}",
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: {address}{http}}}\n{more}",
             root.display()
         );
         std::fs::write(dir.join("config.yml"), config).unwrap();
@@ -241,7 +241,7 @@ fn login_to_a_registry_with_passwords() {
     let path = std::env::temp_dir().join(format!("imgtool-htpasswd-{}", std::process::id()));
     std::fs::write(&path, line).unwrap();
     let more = format!("auth: {{htpasswd: {{realm: x, path: {}}}}}\n", path.display());
-    let Some(registry) = Registry::start_with("login", &more) else { return };
+    let Some(registry) = Registry::start_with("login", "", &more) else { return };
     let authfile = registry.dir.join("auth.json");
     let login = |password: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_imgtool"));
@@ -263,4 +263,62 @@ fn login_to_a_registry_with_passwords() {
     let theirs = output(Command::new("skopeo").args(args));
     assert_eq!(theirs, registry.imgtool("a", &["digest", "--authfile", file, &name]));
     drop(std::fs::remove_file(&path));
+}
+
+/// Makes an authority, and certificates of it for a server on 127.0.0.1 and for a client.
+fn make_certificates(dir: &Path) {
+    let script = "set -e
+        key() { openssl req -newkey rsa:2048 -nodes -keyout $1.key -out $1.csr -subj /CN=$1; }
+        openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -subj /CN=ca -days 2
+        echo subjectAltName=IP:127.0.0.1 > san
+        key server; key client
+        openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile san -out server.cert
+        echo extendedKeyUsage=clientAuth > eku
+        openssl x509 -req -in client.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile eku -out client.cert";
+    output(Command::new("sh").args(["-c", script]).current_dir(dir));
+}
+
+#[test]
+fn certificates_of_a_directory_open_a_registry() {
+    if Command::new("openssl").arg("version").stdout(Stdio::null()).status().is_err() {
+        eprintln!("skipped: openssl is not installed");
+        return;
+    }
+    let dir = std::env::temp_dir().join(format!("imgtool-certs-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    make_certificates(&dir);
+    let at = |name: &str| dir.join(name).display().to_string();
+    let tls = format!(
+        ", tls: {{certificate: {}, key: {}, clientcas: [{}]}}",
+        at("server.cert"),
+        at("server.key"),
+        at("ca.crt")
+    );
+    let Some(registry) = Registry::start_with("tls", &tls, "") else { return };
+    fill(&registry.store("a"));
+    let name = format!("{}/x:1", registry.address);
+    let push = |options: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imgtool"));
+        command.env_clear().env("HOME", &registry.dir).env("DAVIT_STORE", registry.store("a"));
+        let output = command.arg("push").args(options).args(["x:1", &name]).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let own = registry.dir.join(".config/containers/certs.d").join(&registry.address);
+    std::fs::create_dir_all(&own).unwrap();
+    let (done, e) = push(&[]);
+    assert!(!done && e.contains("certificate"), "{e}");
+    // Its authority is known, and we are not.
+    std::fs::copy(dir.join("ca.crt"), own.join("ca.crt")).unwrap();
+    let (done, e) = push(&[]);
+    assert!(!done, "a registry that wants a certificate took none: {e}");
+    std::fs::copy(dir.join("client.key"), own.join("client.key")).unwrap();
+    let (_, e) = push(&[]);
+    assert!(e.contains("has no certificate"), "{e}");
+    std::fs::copy(dir.join("client.cert"), own.join("client.cert")).unwrap();
+    let (done, e) = push(&[]);
+    assert!(done, "{e}");
+    std::fs::rename(&own, registry.dir.join("elsewhere")).unwrap();
+    let (done, e) = push(&["--cert-dir", registry.dir.join("elsewhere").to_str().unwrap()]);
+    assert!(done, "{e}");
+    drop(std::fs::remove_dir_all(&dir));
 }

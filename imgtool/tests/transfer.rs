@@ -312,3 +312,61 @@ fn registries_may_want_larger_pieces() {
     let last = patches.iter().rev().take(2).map(|r| r.body.len()).collect::<Vec<_>>();
     assert_eq!(last, [14, 30]);
 }
+
+/// A file that says where the images of `r.example` are.
+fn registries_conf(scratch: &Scratch, text: &str) -> String {
+    let path = scratch.0.join("registries.conf");
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn mirrors_are_asked_first_and_the_registry_last() {
+    let (own, model, _) = serving(|_, _| None);
+    let empty = Server::start(|r| Some(Reply::new(if r.target == "/v2/" { 200 } else { 404 })));
+    let inner = model.clone();
+    let mirror = Server::start(move |r| inner.serve(r));
+    let scratch = Scratch::new();
+    let conf = |mirrors: &[&Server]| {
+        let table = |s: &&Server| format!("[[registry.mirror]]\nlocation = \"{}/m\"\n", s.address);
+        let mirrors: String = mirrors.iter().map(table).collect();
+        let text = format!(
+            "[[registry]]\nprefix = \"r.example\"\nlocation = \"{}\"\n{mirrors}",
+            own.address
+        );
+        registries_conf(&scratch, &text)
+    };
+    let name = "r.example/a/b:1";
+    let digest = Digest::sha256(&model.manifests.lock().unwrap()["1"].1);
+    let said = succeeds(&scratch, &["pull", "--registries-conf", &conf(&[&empty, &mirror]), name]);
+    assert_eq!(said, format!("{name}@{digest}\n"), "the name changed");
+    assert_eq!(empty.requests("HEAD", "/v2/m/a/b/manifests/1").len(), 1);
+    assert!(!mirror.requests("GET", "/v2/m/a/b/blobs/").is_empty());
+    assert!(own.requests("GET", "").is_empty(), "the registry was asked though a mirror has it");
+    let file = conf(&[&empty]);
+    succeeds(
+        &scratch,
+        &["copy", "--registries-conf", &file, &format!("docker://{name}"), "store:y:1"],
+    );
+    assert!(!own.requests("GET", "/v2/a/b/manifests/1").is_empty());
+    // What is pushed goes to the registry itself.
+    succeeds(
+        &scratch,
+        &["push", "--uncompressed", "--registries-conf", &file, "y:1", "r.example/p:2"],
+    );
+    assert_eq!(own.requests("PUT", "/v2/p/manifests/2").len(), 1);
+}
+
+#[test]
+fn a_blocked_registry_is_not_asked() {
+    let (server, _, name) = serving(|_, _| None);
+    let scratch = Scratch::new();
+    let text = format!("[[registry]]\nlocation = \"{}/a\"\nblocked = true\n", server.address);
+    let file = registries_conf(&scratch, &text);
+    let output = imgtool(&scratch, &["pull", "--registries-conf", &file, &name]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("registries.conf blocks"));
+    assert!(server.requests("GET", "").is_empty());
+    let output = imgtool(&scratch, &["pull", "--registries-conf", "/nonexistent", &name]);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("read /nonexistent"));
+}

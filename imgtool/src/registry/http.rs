@@ -8,20 +8,18 @@ use std::time::Duration;
 
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION};
 use ureq::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, uri};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::tls::{Certificate, ClientCert, RootCerts, TlsConfig};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Proxy, SendBody};
 
+use super::certs::{self, HostCerts};
 use super::dns::StubResolver;
 use super::retry::Failure;
 use super::{Options, retry};
-use crate::{Context, Error, Result};
+use crate::{Error, Result};
 
 /// The largest answer that is read into memory beside manifests, in bytes.
 pub(super) const MAX_ANSWER: u64 = 1 << 20;
-
-const CA_BUNDLES: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// Opens the body of a request anew for each attempt, and tells its size.
 pub(super) type OpenBody<'a> = &'a dyn Fn() -> Result<(Box<dyn Read + 'a>, u64)>;
@@ -134,35 +132,29 @@ fn said(body: &[u8]) -> String {
 #[derive(Debug)]
 pub(super) struct Http {
     agent: Agent,
+    /// The registry, if it has certificates of its own, and what knows them.
+    own: Option<(uri::Authority, Agent)>,
     http_proxy: Option<Proxy>,
     https_proxy: Option<Proxy>,
 }
 
 impl Http {
-    pub(super) fn new(options: &Options) -> Result<Http> {
-        let tls = TlsConfig::builder()
-            .root_certs(root_certs(options)?)
-            .disable_verification(options.insecure)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .build();
-        let silence = Duration::from_secs(options.timeout.into());
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .tls_config(tls)
-            .user_agent(concat!("imgtool/", env!("CARGO_PKG_VERSION")))
-            .timeout_resolve(Some(Duration::from_secs(30)))
-            .timeout_connect(Some(Duration::from_secs(30)))
-            // A registry may think about what it was sent before it answers.
-            .timeout_recv_response(Some(5 * silence))
-            .timeout_per_read(Some(silence))
-            .timeout_per_write(Some(silence))
-            .build();
-        let agent = Agent::with_parts(config, DefaultConnector::default(), StubResolver);
+    /// For a registry on this `HOST[:PORT]`, whose images are known as those of `domain`.
+    pub(super) fn new(domain: &str, host: &str, options: &Options) -> Result<Http> {
+        let mut authorities = certs::authorities(options)?;
+        let HostCerts { authorities: more, client } = certs::of_host(domain, options)?;
+        let general = agent(&authorities, None, options);
+        let own = match more.is_empty() && client.is_none() {
+            true => None,
+            false => {
+                let host = host.parse().map_err(|e| Error::new(format!("\"{host}\": {e}")))?;
+                authorities.extend(more);
+                Some((host, agent(&authorities, client, options)))
+            }
+        };
         Ok(Http {
-            agent,
+            agent: general,
+            own,
             http_proxy: proxy_from_env(&["http_proxy", "all_proxy", "ALL_PROXY"])?,
             https_proxy: proxy_from_env(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])?,
         })
@@ -210,7 +202,11 @@ impl Http {
             Some("https") => self.https_proxy.clone(),
             _ => self.http_proxy.clone(),
         };
-        self.agent.run(self.agent.configure_request(request).proxy(proxy).build())
+        let agent = match &self.own {
+            Some((host, agent)) if url.authority() == Some(host) => agent,
+            _ => &self.agent,
+        };
+        agent.run(agent.configure_request(request).proxy(proxy).build())
     }
 
     /// Which scheme a registry on this machine, or one that need not be safe, answers to.
@@ -230,34 +226,33 @@ impl Http {
     }
 }
 
-/// The trusted authorities: those of the system, and those asked for.
-fn root_certs(options: &Options) -> Result<RootCerts> {
-    let named = std::env::var_os("SSL_CERT_FILE").filter(|v| !v.is_empty());
-    let mut certs = match &named {
-        Some(path) => read_certs(path.as_ref())?,
-        None => CA_BUNDLES.iter().find_map(|p| read_certs(p.as_ref()).ok()).unwrap_or_default(),
-    };
-    if let Some(path) = &options.cacert {
-        certs.extend(read_certs(path)?);
-    }
-    Ok(RootCerts::new_with_certs(&certs))
-}
-
-fn read_certs(path: &std::path::Path) -> Result<Vec<Certificate<'static>>> {
-    let context = || format!("read certificates from {}", path.display());
-    let pem = std::fs::read(path).wrap(context)?;
-    let mut certs = Vec::new();
-    for item in ureq::tls::parse_pem(&pem) {
-        match item {
-            Ok(PemItem::Certificate(cert)) => certs.push(cert),
-            Ok(_) => {}
-            Err(e) => return Err(Error::new(e.to_string()).wrap(context())),
-        }
-    }
-    match certs.is_empty() {
-        true => Err(Error::new("there is none").wrap(context())),
-        false => Ok(certs),
-    }
+fn agent(
+    authorities: &[Certificate<'static>],
+    client: Option<ClientCert>,
+    options: &Options,
+) -> Agent {
+    let silence = Duration::from_secs(options.timeout.into());
+    let tls = TlsConfig::builder()
+        .root_certs(RootCerts::new_with_certs(authorities))
+        .client_cert(client)
+        .disable_verification(options.insecure)
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .build();
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .tls_config(tls)
+        .user_agent(concat!("imgtool/", env!("CARGO_PKG_VERSION")))
+        .timeout_resolve(Some(Duration::from_secs(30)))
+        .timeout_connect(Some(Duration::from_secs(30)))
+        // A registry may think about what it was sent before it answers.
+        .timeout_recv_response(Some(5 * silence))
+        .timeout_per_read(Some(silence))
+        .timeout_per_write(Some(silence))
+        .build();
+    Agent::with_parts(config, DefaultConnector::default(), StubResolver)
 }
 
 /// The proxy that the first of these variables names, with the exceptions of `no_proxy`.

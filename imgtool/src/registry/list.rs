@@ -79,7 +79,7 @@ fn pages(
 }
 
 /// The URL of the next page, which must be the same registry's.
-fn next_page(response: &Response, at: &Uri) -> Result<Option<Uri>> {
+pub(super) fn next_page(response: &Response, at: &Uri) -> Result<Option<Uri>> {
     let links = response.headers("link").join(", ");
     let Some(target) = next_link(&links) else { return Ok(None) };
     let url = http::join(at, target)?;

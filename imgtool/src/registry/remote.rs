@@ -8,6 +8,7 @@ use ureq::http::{Method, StatusCode, Uri};
 
 use super::auth::Scope;
 use super::http::{self, Outgoing, Response};
+use super::mirrors::{self, Endpoint};
 use super::retry::{self, Failure};
 use super::{Options, Registry};
 use crate::descriptor::{Descriptor, media_type};
@@ -44,33 +45,64 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// The repository of this name, to be read.
+    /// The repository of this name, to be read: the first mirror that has the image, or else the
+    /// registry itself.
     pub fn reading(name: &Reference, options: &Options, progress: &Progress) -> Result<Remote> {
-        Remote::new(name, Scope::pull(name.path()), options, progress)
+        let mut endpoints = mirrors::endpoints(name, options)?;
+        let own = endpoints.pop().expect("the registry itself is the last");
+        for mirror in endpoints {
+            let scope = Scope::pull(&mirror.path);
+            let has_it = || {
+                let remote = Remote::at(&mirror, scope, options, progress)?;
+                remote.head(name)?;
+                Ok::<_, Error>(remote)
+            };
+            match has_it() {
+                Ok(remote) => return Ok(remote),
+                Err(e) => progress.line(&format!("mirror {}: {e}", mirror.domain)),
+            }
+        }
+        let scope = Scope::pull(&own.path);
+        Remote::at(&own, scope, options, progress)
     }
 
     /// The repository of this name, to be read and written.
     pub fn writing(name: &Reference, options: &Options, progress: &Progress) -> Result<Remote> {
-        Remote::new(name, Scope::push(name.path()), options, progress)
+        Remote::own(name, Scope::push, options, progress)
     }
 
     /// The repository of this name, to delete from it.
     pub fn deleting(name: &Reference, options: &Options, progress: &Progress) -> Result<Remote> {
-        Remote::new(name, Scope::delete(name.path()), options, progress)
+        Remote::own(name, Scope::delete, options, progress)
     }
 
-    fn new(
+    /// No mirror of it.
+    fn own(
         name: &Reference,
-        scope: Scope,
+        scope: impl Fn(&str) -> Scope,
         options: &Options,
         progress: &Progress,
     ) -> Result<Remote> {
+        let own =
+            mirrors::endpoints(name, options)?.pop().expect("the registry itself is the last");
+        Remote::at(&own, scope(&own.path), options, progress)
+    }
+
+    fn at(at: &Endpoint, scope: Scope, options: &Options, progress: &Progress) -> Result<Remote> {
+        let insecure = options.insecure || (at.insecure && !options.plain_http);
+        let options = Options { insecure, ..options.clone() };
         Ok(Remote {
-            registry: Registry::connect(name.domain(), options)?,
-            repository: name.path().to_owned(),
+            registry: Registry::connect(&at.domain, &options)?,
+            repository: at.path.clone(),
             scope,
             progress: progress.clone(),
         })
+    }
+
+    /// The name of this repository in the registry of the other, if it is in that one.
+    pub fn sibling_of(&self, other: &Remote) -> Option<&str> {
+        let same = http::same_origin(&self.registry.base, &other.registry.base);
+        (same && self.repository != other.repository).then_some(&*self.repository)
     }
 
     /// The path of something below `/v2/NAME/`.
@@ -161,7 +193,7 @@ impl Remote {
     pub fn put_manifest(&self, target: &str, what: &Descriptor, bytes: &[u8]) -> Result<()> {
         let path = self.path(&format!("manifests/{target}"));
         let open = || Ok((Box::new(bytes) as Box<dyn Read>, bytes.len() as u64));
-        self.retry(|| {
+        let listed = self.retry(|| {
             let request = self
                 .registry
                 .request(Method::PUT, &path)?
@@ -178,9 +210,14 @@ impl Remote {
                     what.digest
                 ))
                 .into()),
-                _ => Ok(()),
+                _ => Ok(response.header("oci-subject").is_some()),
             }
-        })
+        })?;
+        // What refers to another manifest must be found from there.
+        match listed || !has_subject(bytes) {
+            true => Ok(()),
+            false => self.add_to_stand_in(what, bytes).wrap(|| "list it as a referrer"),
+        }
     }
 
     /// Deletes a manifest, by its digest, or a tag alone.
@@ -341,6 +378,11 @@ impl BlobSource for Store {
         file.seek(SeekFrom::Start(from)).wrap(|| format!("seek in {}", path.display()))?;
         Ok(Box::new(file.take(to - from)))
     }
+}
+
+/// Whether it may have a `subject`; the few that have another field of that name cost a look.
+fn has_subject(bytes: &[u8]) -> bool {
+    bytes.windows(9).any(|w| w == b"\"subject\"")
 }
 
 /// 404 as an error that says what there is not; other statuses as they are.

@@ -215,6 +215,7 @@ impl Model {
             }
             "DELETE" if path.contains("/manifests/") => self.delete(last),
             "GET" if path.ends_with("/tags/list") => self.tags(&path),
+            "GET" if path.contains("/referrers/") => Reply::new(404),
             "POST" => self.begin(request),
             _ if path.contains("/blobs/uploads/") => self.upload(request, last),
             "GET" | "HEAD" if path.contains("/blobs/") => self.blob(last, request.header("range")),
