@@ -1,8 +1,11 @@
 //! Digests against a real registry and against skopeo; skipped where they are not installed.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use imgtool::descriptor::media_type;
@@ -321,4 +324,68 @@ fn certificates_of_a_directory_open_a_registry() {
     let (done, e) = push(&["--cert-dir", registry.dir.join("elsewhere").to_str().unwrap()]);
     assert!(done, "{e}");
     drop(std::fs::remove_dir_all(&dir));
+}
+
+/// Forwards connections to `to`, and cuts one off, once, when `after` bytes have gone there in
+/// all. Returns where it listens.
+fn cutting_proxy(to: String, after: u64) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let passed = Arc::new(AtomicU64::new(0));
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, passed) = (client.unwrap(), passed.clone());
+            let Ok(server) = TcpStream::connect(&to) else { continue };
+            let back = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || drop(std::io::copy(&mut &back.0, &mut &back.1)));
+            std::thread::spawn(move || forward(client, server, &passed, after));
+        }
+    });
+    address
+}
+
+fn forward(mut client: TcpStream, mut server: TcpStream, passed: &AtomicU64, after: u64) {
+    let mut buf = vec![0; 1 << 12];
+    while let Ok(n @ 1..) = client.read(&mut buf) {
+        let before = passed.fetch_add(n as u64, Ordering::Relaxed);
+        if before < after && before + n as u64 >= after {
+            break;
+        }
+        if server.write_all(&buf[..n]).is_err() {
+            break;
+        }
+    }
+    drop(client.shutdown(Shutdown::Both));
+    drop(server.shutdown(Shutdown::Both));
+}
+
+#[test]
+fn an_upload_that_is_cut_off_arrives() {
+    let Some(registry) = Registry::start("cut") else { return };
+    let store = Store::open(registry.store("a")).unwrap();
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    let layer: Vec<u8> = (0..1_000_000).map(|_| next()).collect();
+    let layer = store.put_bytes(media_type::OCI_LAYER, &layer).unwrap();
+    let mut config = ImageConfig::new(&Platform::host());
+    config.add_layer(&layer.digest, serde_json::json!({}));
+    let image = store.add_image(&config, vec![layer]).unwrap();
+    store.tag(&Reference::parse("x:1").unwrap(), &image.descriptor).unwrap();
+    drop(store);
+    // In the first piece, in the middle of a later one, and near a border of two.
+    for (n, after) in [50_000, 550_000, 401_500].into_iter().enumerate() {
+        let proxy = cutting_proxy(registry.address.clone(), after);
+        let mut push = Command::new(env!("CARGO_BIN_EXE_imgtool"));
+        push.env_clear().env("HOME", &registry.dir).env("DAVIT_STORE", registry.store("a"));
+        push.args(["push", "--uncompressed", "--jobs", "1", "--chunk-size", "200000", "x:1"]);
+        let output = push.arg(format!("{proxy}/cut{n}:1")).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("; trying again in "), "nothing was cut off: {said}");
+        let found = skopeo_digest(&format!("docker://{}/cut{n}:1", registry.address));
+        assert_eq!(found, image.descriptor.digest.to_string());
+    }
 }

@@ -25,12 +25,28 @@ const IN_FLIGHT: u64 = 16 << 20;
 /// The least that a piece has.
 const MIN_PIECE: u64 = 1 << 20;
 
-/// Fetches a blob, verifies it and stores it. `lanes` is how many connections it may use.
+/// How a large blob is fetched.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lanes {
+    count: usize,
+    /// In bytes.
+    piece: u64,
+}
+
+impl Lanes {
+    /// Shares so many connections, and the memory for pieces, among so many blobs.
+    pub(super) fn shared(jobs: usize, blobs: usize) -> Lanes {
+        let piece = (IN_FLIGHT / jobs.max(1) as u64).max(MIN_PIECE);
+        Lanes { count: jobs / blobs.max(1), piece }
+    }
+}
+
+/// Fetches a blob, verifies it and stores it.
 pub(super) fn fetch(
     remote: &Remote,
     store: &Store,
     blob: &Descriptor,
-    lanes: usize,
+    lanes: Lanes,
     bar: &Bar,
 ) -> Result<()> {
     let mut download = Download::resume(store, blob)?;
@@ -60,18 +76,17 @@ impl<'a> Download<'a> {
         Ok(Download { have: writer.size(), writer: Some(writer), blob })
     }
 
-    fn fetch(&mut self, remote: &Remote, lanes: usize, bar: &Bar) -> Result<()> {
+    fn fetch(&mut self, remote: &Remote, mut lanes: Lanes, bar: &Bar) -> Result<()> {
         let mut may_pass = false;
-        let mut lanes = lanes;
         let reached = Cell::new(self.have);
         let result = remote.retry_from(&reached, || {
             bar.set(self.have);
-            let result = match lanes > 1 && self.blob.size - self.have >= WORTH_PIECES {
+            let result = match lanes.count > 1 && self.blob.size - self.have >= WORTH_PIECES {
                 true => self.in_pieces(remote, lanes, bar),
                 false => self.rest(remote, bar),
             };
             // Whatever a registry has against pieces, it may have nothing against one stream.
-            lanes = 1;
+            lanes.count = 1;
             reached.set(self.have);
             result.inspect_err(|e| may_pass = matches!(e, Failure::Transient { .. }))
         });
@@ -154,13 +169,13 @@ impl<'a> Download<'a> {
 
     /// Fetches what is missing over several connections. Each fetches the next piece into memory
     /// and waits until all before it is written.
-    fn in_pieces(&mut self, remote: &Remote, lanes: usize, bar: &Bar) -> Result<(), Failure> {
+    fn in_pieces(&mut self, remote: &Remote, lanes: Lanes, bar: &Bar) -> Result<(), Failure> {
         let blob = self.blob;
-        let piece = (IN_FLIGHT / lanes as u64).max(MIN_PIECE);
+        let piece = lanes.piece;
         let line = Line { next: self.have, download: self, failure: None };
         let line = (Mutex::new(line), Condvar::new());
         std::thread::scope(|scope| {
-            for _ in 0..lanes {
+            for _ in 0..lanes.count {
                 scope.spawn(|| {
                     while let Some(start) = take_number(&line, piece, blob.size) {
                         let end = (start + piece).min(blob.size);

@@ -3,8 +3,9 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Mutex;
 
+use super::Options;
+use super::download::{self, Lanes};
 use super::remote::{Remote, label};
-use super::{Options, download};
 use crate::descriptor::{Descriptor, media_type};
 use crate::image::{Document, Index, Manifest};
 use crate::platform::Platform;
@@ -118,11 +119,11 @@ impl Pull<'_> {
             manifests.flat_map(Manifest::blobs).filter(|d| seen.insert(d.digest.clone())).collect();
         // What is not needed for blobs beside each other, is for pieces of them.
         let missing = wanted.iter().filter(|d| !self.store.has_blob(d)).count();
-        let lanes = self.jobs / missing.max(1);
+        let lanes = Lanes::shared(self.jobs, missing);
         in_parallel(self.jobs, wanted, |blob| self.fetch_blob(blob, lanes))
     }
 
-    fn fetch_blob(&self, blob: &Descriptor, lanes: usize) -> Result<()> {
+    fn fetch_blob(&self, blob: &Descriptor, lanes: Lanes) -> Result<()> {
         let bar = self.remote.progress.bar(label(blob), Some(blob.size));
         if self.store.has_blob(blob) {
             bar.finish("already there");
