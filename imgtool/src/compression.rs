@@ -1,12 +1,16 @@
 //! Gzip and zstd, recognised by their first bytes.
 
+mod encode;
+
 use std::io::{BufRead, Read};
 
 use crate::descriptor::media_type;
 use crate::{Error, Result};
 
+pub use encode::Encoder;
+
 /// How a stream is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Compression {
     /// Not at all.
     None,

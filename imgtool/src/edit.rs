@@ -5,13 +5,13 @@
 //! annotations first of all, stays.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufWriter, Read, Write};
 
 use serde_json::{Map, Value, json};
 
-use crate::compression::Compression;
+use crate::compression::{Compression, Encoder};
 use crate::descriptor::{Descriptor, media_type};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest, Hasher};
 use crate::image::{Document, Image, ImageConfig, format_time};
 use crate::layer::{self, Tree};
 use crate::store::Store;
@@ -157,13 +157,46 @@ fn add_layer(store: &Store, tree: &mut Tree, layer: &Descriptor, id: &Digest) ->
     Ok(spool)
 }
 
-/// The image with one layer instead of all its layers, and a history that says so.
-pub fn flatten(store: &Store, image: &Image) -> Result<Descriptor> {
-    let out = std::io::BufWriter::with_capacity(1 << 20, store.add_blob()?);
-    let out = export(store, image, out)?;
-    let blob = out.into_inner().map_err(|e| Error::from(e.into_error()))?;
-    let (digest, size) = blob.commit()?;
-    let layer = Descriptor::new(media_type::OCI_LAYER, digest.clone(), size);
+/// Stores the archive that `write` writes as a layer, compressed so. Returns the layer and its
+/// diffID.
+pub fn write_layer(
+    store: &Store,
+    how: Compression,
+    write: impl FnOnce(&mut dyn Write) -> Result<()>,
+) -> Result<(Descriptor, Digest)> {
+    let encoder = Encoder::new(how, store.add_blob()?);
+    let hasher = (how != Compression::None).then(|| Hasher::new(Algorithm::Sha256));
+    let mut out = BufWriter::with_capacity(1 << 20, Hashing { inner: encoder, hasher });
+    write(&mut out)?;
+    let Hashing { inner, hasher } = out.into_inner().map_err(|e| Error::from(e.into_error()))?;
+    let (digest, size) = inner.finish()?.commit()?;
+    let diff_id = hasher.map_or_else(|| digest.clone(), Hasher::finish);
+    Ok((Descriptor::new(how.layer_type(), digest, size), diff_id))
+}
+
+/// Hashes what passes, unless its digest is found out elsewhere.
+struct Hashing<W> {
+    inner: W,
+    hasher: Option<Hasher>,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        let n = self.inner.write(buf)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buf[..n]);
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// The image with one layer, compressed so, instead of all its layers, and a history that says so.
+pub fn flatten(store: &Store, image: &Image, how: Compression) -> Result<Descriptor> {
+    let (layer, digest) = write_layer(store, how, |out| export(store, image, out).map(drop))?;
     let (created, count) = (now()?, image.manifest.layers.len());
     let history = json!({
         "created": created,

@@ -377,6 +377,31 @@ fn append_flatten_and_diff_agree() {
 }
 
 #[test]
+fn a_flat_layer_can_be_compressed() {
+    let area = Area::new("compress");
+    area.image("x", &[LOWER, UPPER]);
+    let of = |how: &str| {
+        area.ok(&["flatten", "--compress", how, "-t", how, "x"]);
+        let digest = area.ok(&["flatten", "--compress", how, "-t", how, "x"]);
+        // However many processors there are.
+        let alone = format!("RAYON_NUM_THREADS=1 imgtool flatten --compress {how} -t {how} x");
+        let created = area.json(&["inspect", how])["layers"][0].clone();
+        area.sh(&alone);
+        assert_eq!(area.json(&["inspect", how])["layers"][0], created, "{digest}");
+        created
+    };
+    let (none, gzip, zstd) = (of("none"), of("gzip"), of("zstd"));
+    assert_eq!(none["digest"], none["diffID"]);
+    for (layer, kind) in [(&gzip, media_type::OCI_LAYER_GZIP), (&zstd, media_type::OCI_LAYER_ZSTD)]
+    {
+        assert_eq!((&layer["mediaType"], &layer["diffID"]), (&json!(kind), &none["diffID"]));
+        assert!(layer["size"].as_u64() < none["size"].as_u64());
+    }
+    area.ok(&["verify"]);
+    assert_eq!(area.ok(&["diff", "none", "zstd"]), "");
+}
+
+#[test]
 fn rebase_replaces_the_base_and_only_that() {
     let area = Area::new("rebase");
     area.image("old", &["echo 1 > base"]);

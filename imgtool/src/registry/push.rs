@@ -6,13 +6,12 @@
 use std::collections::HashSet;
 use std::io;
 
-use flate2::GzBuilder;
 use serde_json::{Map, Value};
 
 use super::Options;
 use super::remote::Remote;
 use super::upload::{UploadOptions, Uploads};
-use crate::compression::Compression;
+use crate::compression::{Compression, Encoder};
 use crate::descriptor::{Descriptor, media_type};
 use crate::digest::Digest;
 use crate::image::{Document, Index, Manifest};
@@ -144,10 +143,9 @@ impl Push<'_> {
         let zip = || -> Result<Descriptor> {
             let mut reader = bar.reader(self.store.open_blob(layer)?);
             let blob = self.store.add_blob()?;
-            // No name, no time: the same layer gives the same bytes.
-            let mut gzip = GzBuilder::new().write(blob, flate2::Compression::default());
+            let mut gzip = Encoder::new(Compression::Gzip, blob);
             io::copy(&mut reader, &mut gzip).map_err(Error::from)?;
-            let (digest, size) = gzip.finish().map_err(Error::from)?.commit()?;
+            let (digest, size) = gzip.finish()?.commit()?;
             Ok(Descriptor::new(media_type::OCI_LAYER_GZIP, digest, size))
         };
         let zipped = zip().wrap(|| format!("compress layer {}", layer.digest))?;

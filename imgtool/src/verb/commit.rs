@@ -1,13 +1,13 @@
 //! `imgtool commit`: a bundle's changes as a layer on its image, which makes a new image.
 
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::bundle::{self, Metadata};
 use crate::cli::Globals;
-use crate::descriptor::{Descriptor, media_type};
+use crate::compression::Compression;
+use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::edit;
 use crate::image::Image;
@@ -25,6 +25,9 @@ pub struct Args {
     /// A comment for the image's history
     #[arg(long, short, value_name = "TEXT")]
     message: Option<String>,
+    /// How to compress the layer
+    #[arg(long, value_enum, value_name = "HOW", default_value = "none")]
+    compress: Compression,
     /// The bundle
     bundle: PathBuf,
     /// The new image's name
@@ -71,9 +74,7 @@ fn commit(args: &Args, metadata: &Metadata, store: &Store) -> Result<Image> {
 }
 
 fn add_layer(args: &Args, metadata: &Metadata, store: &Store) -> Result<(Descriptor, Digest)> {
-    let out = BufWriter::with_capacity(1 << 20, store.add_blob()?);
-    let out = bundle::diff(&args.bundle, metadata, out)?;
-    let blob = out.into_inner().map_err(|e| Error::from(e.into_error()))?;
-    let (digest, size) = blob.commit()?;
-    Ok((Descriptor::new(media_type::OCI_LAYER, digest.clone(), size), digest))
+    edit::write_layer(store, args.compress, |out| {
+        bundle::diff(&args.bundle, metadata, out).map(drop)
+    })
 }

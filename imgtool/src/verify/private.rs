@@ -44,9 +44,13 @@ fn compressed(store: &Store, report: &mut Report) -> Result<()> {
 fn temporary(store: &Store, report: &mut Report) -> Result<()> {
     let dir = Path::new("davit/tmp");
     for name in names(&store.root().join(dir))? {
-        let what = dir.join(name);
+        let what = dir.join(&name);
         if is_unlocked(&store.root().join(&what)) {
-            leftover(report, what, "half written by a process that is gone");
+            let why = match name.to_string_lossy().starts_with("part-") {
+                true => "a download that was cut off; a pull would continue it",
+                false => "half written by a process that is gone",
+            };
+            leftover(report, what, why);
         }
     }
     Ok(())
