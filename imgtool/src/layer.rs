@@ -13,6 +13,7 @@ mod merge;
 mod path;
 mod pax;
 mod root;
+mod rootless;
 mod tar;
 #[cfg(test)]
 mod tests;

@@ -456,3 +456,35 @@ fn tree_shows_what_is_shared() {
     assert_eq!(json["layers"][0]["sharedWith"], json!(["y:latest"]));
     assert_eq!(json["platform"], json!(Platform::host().to_string()));
 }
+
+/// As a user without any privilege: directories that are closed to their own owner, attributes of
+/// files that nobody may write, owners that cannot be given; and the way back.
+#[test]
+fn unpacks_without_privilege_and_keeps_the_owners() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let area = Area::new("rootless");
+    area.image(
+        "x",
+        &[
+            "mkdir ro; echo 1 > ro/f; chown -R 1000:5 ro; chmod 444 ro/f; chmod 555 ro; echo 1 > r",
+            "mkdir ro; echo 2 > ro/g; chown -R 1000:5 ro; chmod 555 ro",
+        ],
+    );
+    let listed = area.sh(
+        "cp \"$IMGTOOL\" tool; mkdir home; chmod 711 .; chown -R 65534:65534 store home; cd home
+         as() { env HOME=$PWD setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"; }
+         as ../tool --quiet unpack --copy x b /bin/true
+         stat -c '%a %u %n' b/rootfs/ro b/rootfs/ro/f b/rootfs/r
+         as sh -c 'chmod 644 b/rootfs/ro/f; echo more >> b/rootfs/ro/f; echo new > b/rootfs/new'
+         as ../tool diff b | tar --numeric-owner -tvf - | awk '{print $2, $6}'",
+    );
+    let lines: Vec<&str> = listed.lines().collect();
+    assert_eq!(
+        lines[..3],
+        ["555 65534 b/rootfs/ro", "444 65534 b/rootfs/ro/f", "644 65534 b/rootfs/r"]
+    );
+    assert!(lines.contains(&"0/0 new"), "{listed}");
+    assert!(lines.contains(&"1000/5 ro/f"), "{listed}");
+}

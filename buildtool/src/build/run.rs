@@ -142,6 +142,7 @@ impl Builder<'_> {
             max_mtime: Some(self.options.epoch),
             stubs,
             root: Snapshots::root_like(lowers)?.map(Path::to_owned),
+            ownership: imgtool::snapshot::ownership(),
         };
         let mut blob = self.store.add_blob()?;
         layer::from_upper(upper, lowers, &mut blob, &options).wrap(|| "make the layer")?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::layer::{self, DiffOptions};
-use crate::snapshot::Snapshots;
+use crate::snapshot::{self, Snapshots};
 use crate::{Context, Error, Result};
 
 use super::{Metadata, Rootfs, rootfs};
@@ -21,6 +21,7 @@ pub fn diff<W: Write>(bundle: &Path, metadata: &Metadata, writer: W) -> Result<W
         max_mtime: source_date_epoch()?,
         stubs: stubs(bundle)?,
         root: None,
+        ownership: snapshot::ownership(),
     };
     let done = match &metadata.rootfs {
         Rootfs::Overlay { .. } => {

@@ -40,6 +40,17 @@ pub struct Options {
     pub alone: bool,
 }
 
+impl Options {
+    /// Lets us change a directory that is closed to its owner, where that is all that we are.
+    /// Returns its mode.
+    fn opened(&self, dir: &Dir) -> Option<u32> {
+        let closed = self.ownership == Ownership::Ours && dir.mode & 0o700 != 0o700;
+        // If it is not ours, what is to be done in it fails, and says so.
+        (closed && fs::fchmod(dir, Mode::from_raw_mode(dir.mode | 0o700)).is_ok())
+            .then_some(dir.mode)
+    }
+}
+
 /// What was applied.
 #[derive(Clone, Debug)]
 pub struct Applied {
@@ -114,6 +125,8 @@ struct Later {
     own: Option<Attributes>,
     existed: bool,
     mtime: (i64, u32),
+    /// The mode to put back: the directory was closed to its owner, us without privilege.
+    closed: Option<u32>,
 }
 
 struct Extractor<'o, 'fd> {
@@ -244,7 +257,10 @@ impl<'o, 'fd> Extractor<'o, 'fd> {
             implied.insert(dir.ino, path.clone());
             let (mode, mtime) = (0o755, Time::default());
             let own = Attributes { mode, uid: 0, gid: 0, mtime, xattrs: Vec::new() };
-            later.insert(dir.ino, Later { path, own: Some(own), existed: false, mtime: (0, 0) });
+            later.insert(
+                dir.ino,
+                Later { path, own: Some(own), existed: false, mtime: (0, 0), closed: None },
+            );
         };
         let dir = self.root.dir(parents, true, &mut made)?;
         let dir = dir.ok_or_else(|| Error::new("the parent directory is gone"))?;
@@ -269,15 +285,19 @@ impl<'o, 'fd> Extractor<'o, 'fd> {
             own: None,
             existed: true,
             mtime: dir.mtime,
+            closed: self.options.opened(dir),
         });
     }
 
     /// Sets down what the archive says of a directory.
     fn describe(&mut self, dir: &Dir, path: Vec<u8>, entry: &mut Entry, existed: bool) {
         self.implied.remove(&dir.ino);
+        if existed {
+            self.options.opened(dir);
+        }
         let own = Some(Attributes::of(entry));
         let path = real_path(&self.root_path, dir, &path);
-        self.later.insert(dir.ino, Later { path, own, existed, mtime: dir.mtime });
+        self.later.insert(dir.ino, Later { path, own, existed, mtime: dir.mtime, closed: None });
     }
 
     fn directory(
@@ -317,13 +337,13 @@ impl<'o, 'fd> Extractor<'o, 'fd> {
     ) -> Result<()> {
         let fd = self.create(parent, name)?;
         match entry.sparse.take() {
-            None => while write_some(&fd, archive, None)? > 0 {},
+            None => dense(&fd, archive)?,
             Some((size, map)) => {
                 fs::ftruncate(&fd, size).wrap(|| "set the size")?;
                 for (offset, length) in map {
                     let mut at = offset;
                     while at < offset + length {
-                        at += write_some(&fd, archive, Some((at, offset + length - at)))?;
+                        at += write_some(&fd, archive, (at, offset + length - at))?;
                     }
                 }
             }
@@ -453,6 +473,9 @@ impl<'o, 'fd> Extractor<'o, 'fd> {
             let done = match later.own {
                 Some(own) => self.set.dir(&fd, &own, later.existed),
                 None => {
+                    if let Some(mode) = later.closed {
+                        fs::fchmod(&fd, Mode::from_raw_mode(mode)).wrap(|| "set the mode")?;
+                    }
                     let (seconds, nanos) = later.mtime;
                     let times = super::attributes::times(Time { seconds, nanos });
                     fs::futimens(&fd, &times).wrap(|| "set the time")
@@ -486,24 +509,53 @@ fn node(at: &Dir, name: &[u8], kind: FileType, major: u32, minor: u32) -> rustix
     fs::mknodat(at, name, kind, Mode::empty(), fs::makedev(major, minor))
 }
 
-/// Writes the next piece of the member's content, at a place and up to a length if given.
-fn write_some(fd: &OwnedFd, archive: &mut Archive<'_>, at: Option<(u64, u64)>) -> Result<u64> {
-    let piece = archive.data(at.map_or(u64::MAX, |(_, most)| most))?;
-    let mut written = 0;
-    while written < piece.len() {
-        let rest = &piece[written..];
-        let n = match at {
-            None => rustix::io::write(fd, rest),
-            Some((offset, _)) => rustix::io::pwrite(fd, rest, offset + written as u64),
-        };
-        match n {
-            Ok(n) => written += n,
+/// Zeros of this length become a hole. Layers should not use tar's sparse forms (image-spec,
+/// layer.md), so a sparse file comes as zeros.
+const HOLE: usize = 64 << 10;
+/// Nothing smaller can be a hole.
+const PAGE: usize = 4096;
+
+/// Writes a content that the archive holds in full.
+fn dense(fd: &OwnedFd, archive: &mut Archive<'_>) -> Result<()> {
+    static ZEROS: [u8; HOLE] = [0; HOLE];
+    let (mut at, mut end) = (0, 0);
+    loop {
+        let piece = archive.data(u64::MAX)?;
+        if piece.is_empty() {
+            break;
+        }
+        for block in piece.chunks(HOLE) {
+            // Where chunks of the archive meet, a piece may be shorter.
+            if block.len() < PAGE || *block != ZEROS[..block.len()] {
+                write_at(fd, block, at)?;
+                end = at + block.len() as u64;
+            }
+            at += block.len() as u64;
+        }
+    }
+    match end < at {
+        true => fs::ftruncate(fd, at).wrap(|| "set the size"),
+        false => Ok(()),
+    }
+}
+
+/// Writes the next piece of a sparse member's content at a place.
+fn write_some(fd: &OwnedFd, archive: &mut Archive<'_>, (at, most): (u64, u64)) -> Result<u64> {
+    let piece = archive.data(most)?;
+    write_at(fd, piece, at)?;
+    match piece.len() {
+        0 => Err(Error::new("sparse content ends early")),
+        n => Ok(n as u64),
+    }
+}
+
+fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(fd, bytes, at) {
+            Ok(n) => (bytes, at) = (&bytes[n..], at + n as u64),
             Err(Errno::INTR) => (),
             Err(e) => return Err(Error::from(e).wrap("write")),
         }
     }
-    match (written, at) {
-        (0, Some(_)) => Err(Error::new("sparse content ends early")),
-        _ => Ok(written as u64),
-    }
+    Ok(())
 }

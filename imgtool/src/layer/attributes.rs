@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use crate::error::{Context, Error, Result};
 
 use super::root::proc_path;
+use super::rootless;
 use super::tar::{Entry, Time, show};
 use super::{Ownership, XattrSpace};
 
@@ -52,16 +53,20 @@ impl Setter {
             let (uid, gid) = ids(of);
             fs::fchown(fd, uid, gid).map_err(|e| owner(e, of))?;
         }
-        fs::fchmod(fd, Mode::from_raw_mode(of.mode)).wrap(|| "set the mode")?;
-        for (name, value) in &of.xattrs {
+        // Before the mode: without privilege, `user.` attributes need the right to write.
+        let owner = rootless::value(self.ownership, of);
+        let owner = owner.as_ref().map(|value| (&rootless::NAME[..], &value[..]));
+        for (name, value) in of.xattrs.iter().map(|(n, v)| (&n[..], &v[..])).chain(owner) {
             self.xattr(name, |name| fs::fsetxattr(fd, name, value, XattrFlags::empty()))?;
         }
+        fs::fchmod(fd, Mode::from_raw_mode(of.mode)).wrap(|| "set the mode")?;
         fs::futimens(fd, &times(of.mtime)).wrap(|| "set the time")
     }
 
     /// An open directory; attributes of an earlier layer that this one does not repeat go away.
     pub(crate) fn dir(&mut self, fd: &OwnedFd, of: &Attributes, existed: bool) -> Result<()> {
         if existed {
+            self.make_ours(fd)?;
             self.clear_xattrs(fd, of)?;
         }
         self.file(fd, of, true)
@@ -108,6 +113,14 @@ impl Setter {
                 Ok(())
             }
             Err(e) => Err(Error::from(e).wrap(format!("set attribute {}", show(name)))),
+        }
+    }
+
+    /// A directory of an earlier layer may be closed to its own owner, if that has no privilege.
+    fn make_ours(&self, fd: &OwnedFd) -> Result<()> {
+        match self.ownership {
+            Ownership::Keep => Ok(()),
+            Ownership::Ours => fs::fchmod(fd, Mode::RWXU).wrap(|| "open the directory to us"),
         }
     }
 

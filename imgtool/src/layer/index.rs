@@ -49,7 +49,7 @@ pub fn from_index<W: Write>(
 ) -> Result<W> {
     let root = open(root)?;
     let before = read(index).wrap(|| format!("read {}", index.display()))?;
-    let out = Writer::new(writer, options.space, options.max_mtime);
+    let out = Writer::new(writer, options.space, options.max_mtime).owned(options.ownership);
     let mut diff = Diff { out, before, options, pending: Vec::new() };
     let old = diff.before.get(&b""[..]).and_then(|c| c.get(&b"."[..])).cloned();
     let now = stat(root.as_fd(), b".")?;

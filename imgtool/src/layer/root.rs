@@ -25,6 +25,8 @@ pub(crate) struct Dir {
     pub(crate) ino: u64,
     /// New files take the directory's group, not ours.
     pub(crate) setgid: bool,
+    /// Permission bits when it was first opened.
+    pub(crate) mode: u32,
     /// Modification time when it was first opened.
     pub(crate) mtime: (i64, u32),
 }
@@ -110,7 +112,7 @@ impl Dir {
         let stat = fs::fstat(&fd).wrap(|| "stat a directory")?;
         let setgid = stat.st_mode & 0o2000 != 0;
         let mtime = (stat.st_mtime, stat.st_mtime_nsec as u32);
-        Ok(Dir { fd, ino: stat.st_ino, setgid, mtime })
+        Ok(Dir { fd, ino: stat.st_ino, setgid, mode: stat.st_mode & 0o7777, mtime })
     }
 }
 
@@ -178,6 +180,9 @@ pub(crate) fn remove(at: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> 
         Err(e) => return Err(e),
     }
     let dir = open_dir(at, name)?;
+    // Without privilege a directory may be closed to its owner; where that is not us, the next call
+    // will tell.
+    let _ = fs::fchmod(&dir, Mode::RWXU);
     for child in names(&dir)? {
         remove(dir.as_fd(), &child)?;
     }

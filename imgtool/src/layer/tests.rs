@@ -644,3 +644,95 @@ fn a_directory_reached_by_a_link_that_is_gone_gets_its_mode() {
     area.apply(&layer.end()).unwrap();
     assert_eq!(fs::metadata(area.at("d/sub")).unwrap().mode() & 0o777, 0o755);
 }
+
+#[test]
+fn zeros_become_holes_and_come_back() {
+    let area = Area::new("holes");
+    let mut data = vec![7; 100_000];
+    data.resize(3 << 20, 0);
+    data.extend([8; 5]);
+    data.resize(5 << 20, 0);
+    let layer = Tar::default()
+        .add(EntryType::Regular, "f", "", &data)
+        .add(EntryType::Regular, "zeros", "", &vec![0; 1 << 20])
+        .add(EntryType::Regular, "small", "", &[0; 1000]);
+    area.apply(&layer.end()).unwrap();
+    assert!(fs::read(area.at("f")).unwrap() == data);
+    assert!(fs::read(area.at("zeros")).unwrap() == vec![0; 1 << 20]);
+    let blocks = |name: &str| fs::metadata(area.at(name)).unwrap().blocks() * 512;
+    assert!(
+        blocks("f") < 400_000 && blocks("zeros") < 20_000,
+        "{} {}",
+        blocks("f"),
+        blocks("zeros")
+    );
+    assert!(blocks("small") > 0);
+    let file = File::open(area.at("f")).unwrap();
+    let hole = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)).unwrap();
+    assert!((100_000..200_000).contains(&hole), "{hole}");
+    let data = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(hole)).unwrap();
+    assert!(((3 << 20) - (64 << 10)..=3 << 20).contains(&data), "{data}");
+}
+
+#[test]
+fn the_holes_of_a_sparse_member_are_holes() {
+    let area = Area::new("sparse");
+    let records = [
+        record("GNU.sparse.size", "10485760"),
+        record("GNU.sparse.numblocks", "1"),
+        record("GNU.sparse.map", "5242880,5"),
+    ];
+    let layer = Tar::default().pax(&records.concat()).add(EntryType::Regular, "s", "", b"hello");
+    area.apply(&layer.end()).unwrap();
+    let meta = fs::metadata(area.at("s")).unwrap();
+    assert_eq!(meta.len(), 10 << 20);
+    assert!(meta.blocks() * 512 < 200_000);
+    let file = File::open(area.at("s")).unwrap();
+    assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)).unwrap(), 0);
+    assert!(fs::read(area.at("s")).unwrap()[5 << 20..].starts_with(b"hello"));
+}
+
+/// Owners that could not be given are told by an attribute, and stand in the layer made of the tree.
+#[test]
+fn owners_survive_a_tree_without_privilege() {
+    let area = Area::new("rootless");
+    let mut tar = Vec::new();
+    for (path, kind, uid, gid) in [
+        ("dir", EntryType::Directory, 1000, 5),
+        ("dir/theirs", EntryType::Regular, 1000, 70_000),
+        ("roots", EntryType::Regular, 0, 0),
+    ] {
+        let mut entry = EntryBuilder::new_ustar();
+        entry.path(path).entry_type(kind).mode(0o444).unwrap();
+        entry.uid(uid).unwrap().gid(gid).unwrap().size(0).unwrap().mtime(5).unwrap();
+        tar.extend(entry.finish_bytes());
+    }
+    tar.extend([0; 1024]);
+    let options = Options { ownership: Ownership::Ours, ..Options::default() };
+    let root = File::open(area.root()).unwrap();
+    let applied = apply(&tar[..], root.as_fd(), &options).unwrap();
+    if applied.refused_xattrs > 0 {
+        eprintln!("skipped: {} has no user attributes", area.root().display());
+        return;
+    }
+    let mut value = [0; 20];
+    let n = rustix::fs::getxattr(area.at("dir/theirs"), "user.rootlesscontainers", &mut value[..]);
+    assert_eq!(&value[..n.unwrap()], b"\x08\xe8\x07\x10\xf0\xa2\x04");
+    assert!(
+        rustix::fs::getxattr(area.at("roots"), "user.rootlesscontainers", &mut value[..]).is_err()
+    );
+    let own = fs::metadata(area.at("dir/theirs")).unwrap().uid();
+    assert_eq!(own, rustix::process::geteuid().as_raw());
+
+    let options = DiffOptions { ownership: Ownership::Ours, ..DiffOptions::default() };
+    let layer = from_upper(&area.root(), &[], Vec::new(), &options).unwrap();
+    fs::write(area.0.join("layer.tar"), &layer).unwrap();
+    let listed = Command::new("tar")
+        .args(["--numeric-owner", "-tvf", area.0.join("layer.tar").to_str().unwrap()])
+        .output()
+        .unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let owners: Vec<&str> = listed.lines().map(|l| l.split(' ').nth(1).unwrap()).collect();
+    assert_eq!(owners, ["1000/5", "1000/70000", "0/0"]);
+    assert!(!layer.windows(14).any(|w| w == b"rootlesscontai"));
+}

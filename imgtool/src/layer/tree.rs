@@ -66,7 +66,7 @@ pub fn copy_tree(root: BorrowedFd<'_>, path: &[u8], to: &Path) -> Result<()> {
     std::thread::scope(|scope| {
         let source = from.as_fd();
         let writing = scope.spawn(move || {
-            let mut out = Writer::new(writer, XattrSpace::Trusted, None);
+            let mut out = Writer::new(writer, XattrSpace::Trusted, None).owned(ownership());
             archive(&mut out, source, b"")?;
             out.finish().map(drop)
         });

@@ -14,11 +14,11 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 
-use super::XattrSpace;
 use super::root::{names, open_dir};
 use super::tar::show;
 use super::whiteout::is_whiteout;
 use super::write::{Writer, xattrs};
+use super::{Ownership, XattrSpace};
 
 /// How to make a layer from a directory of changes.
 #[derive(Clone, Debug)]
@@ -36,12 +36,15 @@ pub struct DiffOptions {
     /// A directory with the attributes that the root had at first; the root's own entry (`./`) is
     /// written if it differs in mode, owner or attributes. `None`: never written.
     pub root: Option<PathBuf>,
+    /// What the tree was unpacked with.
+    pub ownership: Ownership,
 }
 
 impl Default for DiffOptions {
     fn default() -> Self {
         let space = XattrSpace::Trusted;
-        DiffOptions { space, max_mtime: None, stubs: Vec::new(), root: None }
+        let ownership = Ownership::Keep;
+        DiffOptions { space, max_mtime: None, stubs: Vec::new(), root: None, ownership }
     }
 }
 
@@ -59,7 +62,7 @@ pub fn from_upper<W: Write>(
     let root = open(upper)?;
     let lowers = lowers.iter().map(|path| open(path)).collect::<Result<Vec<_>>>()?;
     let mut diff = Diff {
-        out: Writer::new(writer, options.space, options.max_mtime),
+        out: Writer::new(writer, options.space, options.max_mtime).owned(options.ownership),
         lowers: &lowers,
         options,
         pending: Vec::new(),

@@ -11,10 +11,11 @@ use tar_core::{EntryBuilder, EntryType};
 
 use crate::error::{Context, Error, Result};
 
-use super::XattrSpace;
 use super::attributes::{is_host_label, list_xattrs};
 use super::root::proc_path;
+use super::rootless;
 use super::tar::{Entry, Kind, Time, show};
+use super::{Ownership, XattrSpace};
 
 /// An archive being written.
 pub(crate) struct Writer<W> {
@@ -23,6 +24,8 @@ pub(crate) struct Writer<W> {
     space: XattrSpace,
     /// Times after this one become this one.
     max_mtime: Option<i64>,
+    /// Our own ids, which stand for 0:0 in a tree that was unpacked without privilege.
+    ours: Option<(u32, u32)>,
     /// First name of each file that has several.
     links: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
@@ -30,7 +33,25 @@ pub(crate) struct Writer<W> {
 
 impl<W: Write> Writer<W> {
     pub(crate) fn new(out: W, space: XattrSpace, max_mtime: Option<i64>) -> Self {
-        Writer { out, space, max_mtime, links: HashMap::new(), buffer: vec![0; 256 << 10] }
+        let links = HashMap::new();
+        Writer { out, space, max_mtime, ours: None, links, buffer: vec![0; 256 << 10] }
+    }
+
+    /// Owners are those that `ownership` stood for when the tree was unpacked.
+    pub(crate) fn owned(mut self, ownership: Ownership) -> Self {
+        let own = || (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        self.ours = (ownership == Ownership::Ours).then(own);
+        self
+    }
+
+    /// The owner in the archive.
+    fn owner(&self, stat: &Stat, xattrs: &[(Vec<u8>, Vec<u8>)]) -> (u32, u32) {
+        let Some((uid, gid)) = self.ours else { return (stat.st_uid, stat.st_gid) };
+        let told = xattrs.iter().find(|(name, _)| name[..] == rootless::NAME);
+        told.and_then(|(_, value)| rootless::owner(value)).unwrap_or((
+            if stat.st_uid == uid { 0 } else { stat.st_uid },
+            if stat.st_gid == gid { 0 } else { stat.st_gid },
+        ))
     }
 
     /// The member `path`, which is `name` in `at` and has `stat`. Sockets have no place in an
@@ -59,12 +80,16 @@ impl<W: Write> Writer<W> {
             FileType::Socket => return Ok(()),
             _ => entry.path(path),
         };
-        self.describe(&mut entry, stat)?;
+        let xattrs = xattrs(at, name, self.space)?;
+        self.describe(&mut entry, stat, self.owner(stat, &xattrs))?;
         if let Some(first) = self.linked(kind, path, stat) {
             entry.entry_type(EntryType::Link).link_name(first);
             return self.header(&mut entry);
         }
-        for (name, value) in xattrs(at, name, self.space)? {
+        for (name, value) in xattrs {
+            if self.ours.is_some() && name[..] == rootless::NAME {
+                continue;
+            }
             let key = std::str::from_utf8(&name).map_err(|_| Error::new("odd attribute name"))?;
             entry.add_pax(&format!("SCHILY.xattr.{key}"), value);
         }
@@ -153,9 +178,9 @@ impl<W: Write> Writer<W> {
         Ok(self.out)
     }
 
-    fn describe(&self, entry: &mut EntryBuilder, stat: &Stat) -> Result<()> {
+    fn describe(&self, entry: &mut EntryBuilder, stat: &Stat, owner: (u32, u32)) -> Result<()> {
         let mtime = Time { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 };
-        self.attributes(entry, stat.st_mode & 0o7777, (stat.st_uid, stat.st_gid), mtime)
+        self.attributes(entry, stat.st_mode & 0o7777, owner, mtime)
     }
 
     fn attributes(
