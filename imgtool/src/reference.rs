@@ -87,13 +87,15 @@ impl Reference {
         Reference { tag: None, digest: Some(digest), ..self.clone() }
     }
 
-    /// The short form that people write: `busybox:latest`.
+    /// The short form that people write: `busybox:latest`. It always stands for the same name:
+    /// `docker.io/quay.io/a` stays as it is.
     pub fn familiar(&self) -> String {
         let full = self.to_string();
-        match full.strip_prefix("docker.io/") {
-            Some(rest) => rest.strip_prefix("library/").unwrap_or(rest).to_owned(),
-            None => full,
-        }
+        let rest = full.strip_prefix("docker.io/");
+        let shorter = rest.and_then(|rest| rest.strip_prefix("library/"));
+        let same = |short: &&str| Reference::parse(short).is_ok_and(|name| name == *self);
+        let short = [shorter, rest].into_iter().flatten().find(same);
+        short.unwrap_or(&full).to_owned()
     }
 }
 
@@ -254,6 +256,12 @@ mod tests {
         assert_eq!(Reference::parse("busybox").unwrap().familiar(), "busybox:latest");
         assert_eq!(Reference::parse("me/a:1").unwrap().familiar(), "me/a:1");
         assert_eq!(Reference::parse("q.io/a:1").unwrap().familiar(), "q.io/a:1");
+        // Shorter they would be others.
+        for full in ["docker.io/q.io/a:1", "docker.io/localhost/a:1"] {
+            assert_eq!(Reference::parse(full).unwrap().familiar(), full);
+        }
+        let nested = Reference::parse("docker.io/library/me/a:1").unwrap();
+        assert_eq!(nested.familiar(), "library/me/a:1");
     }
 
     #[test]
