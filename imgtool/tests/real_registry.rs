@@ -389,3 +389,30 @@ fn an_upload_that_is_cut_off_arrives() {
         assert_eq!(found, image.descriptor.digest.to_string());
     }
 }
+
+#[test]
+fn what_is_attached_is_found_without_the_referrers_api() {
+    let Some(registry) = Registry::start("attach") else { return };
+    fill(&registry.store("a"));
+    let name = format!("{}/x:1", registry.address);
+    registry.imgtool("a", &["push", "x:1", &name]);
+    let file = registry.dir.join("config.yml").display().to_string();
+    let said = registry.imgtool("a", &["attach", "--artifact-type", "x/conf", &name, &file]);
+    let digest = digest_of(&said);
+    assert_eq!(registry.imgtool("a", &["discover", &name]), format!("{digest}  x/conf\n"));
+    let out = registry.dir.join("out");
+    std::fs::create_dir(&out).unwrap();
+    let from = format!("{}/x@{digest}", registry.address);
+    registry.imgtool("a", &["artifact", "pull", "-o", out.to_str().unwrap(), &from]);
+    let pulled = std::fs::read(out.join("config.yml")).unwrap();
+    assert_eq!(pulled, std::fs::read(&file).unwrap());
+    // skopeo sees the manifest as it is.
+    assert_eq!(skopeo_raw_digest(&format!("docker://{from}")), digest);
+}
+
+/// The digest of the bytes that skopeo gets.
+fn skopeo_raw_digest(what: &str) -> String {
+    let args = ["inspect", "--raw", "--tls-verify=false", what];
+    let raw = output(Command::new("skopeo").args(args));
+    imgtool::digest::Digest::sha256(raw.as_bytes()).to_string()
+}
