@@ -14,7 +14,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +22,7 @@ use crate::digest::Digest;
 use crate::image::Image;
 use crate::layer::{self, Applied, Ownership, Whiteouts, XattrSpace};
 use crate::overlay::{self, Layers, Outcome};
+use crate::parallel;
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::{Context, Error, Result};
@@ -84,8 +84,8 @@ impl<'s> Snapshots<'s> {
     /// be used here.
     pub fn ensure(&self, image: &Image) -> Result<Outcome<Vec<PathBuf>>> {
         let layers: Vec<(&Descriptor, &Digest)> = image.layers().collect();
-        let alone: Vec<Option<PathBuf>> =
-            layers.par_iter().map(|(blob, id)| self.alone(blob, id)).collect::<Result<_>>()?;
+        let alone =
+            parallel::try_map(parallel::threads(), &layers, |_, (blob, id)| self.alone(blob, id))?;
         let mut lowers: Vec<PathBuf> = Vec::with_capacity(layers.len());
         let mut chain: Option<Digest> = None;
         for ((blob, id), dir) in layers.iter().zip(alone) {

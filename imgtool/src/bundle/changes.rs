@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::layer::{self, DiffOptions};
+use crate::order;
 use crate::snapshot::{self, Snapshots};
 use crate::{Context, Error, Result};
 
@@ -62,7 +63,7 @@ fn stubs(bundle: &Path) -> Result<Vec<Vec<u8>>> {
         let parts: Vec<&str> = target.split('/').filter(|part| !part.is_empty()).collect();
         stubs.extend((1..=parts.len()).map(|n| parts[..n].join("/").into_bytes()));
     }
-    stubs.sort_unstable();
+    order::sort(&mut stubs);
     stubs.dedup();
     Ok(stubs)
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::order;
 use crate::{Context, Error, Result};
 
 use super::settings::Settings;
@@ -74,7 +75,7 @@ impl Devices {
             let name = entry.wrap(|| host.display().to_string())?.file_name();
             names.extend(name.into_string().ok());
         }
-        names.sort();
+        order::sort(&mut names);
         for name in names {
             let own =
                 ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console", "ptmx"];

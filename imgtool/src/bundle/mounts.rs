@@ -4,13 +4,15 @@ use serde_json::{Value, json};
 
 use super::host::Host;
 use super::settings::{Ipc, Network, Settings};
+use crate::order;
 
 const SHM_SIZE: u64 = 64 << 20;
 
 /// All mounts, in the order in which they are made: defaults, then the user's, parents first.
 pub(crate) fn all(settings: &Settings, host: &Host, user: &[Value]) -> Vec<Value> {
     let mut user = user.to_vec();
-    user.sort_by_key(|mount| destination(mount).matches('/').count());
+    let depth = |mount: &Value| destination(mount).matches('/').count();
+    order::sort_by(&mut user, |a, b| depth(a).cmp(&depth(b)));
     let own: Vec<&str> = user.iter().map(destination).collect();
     let replaced = |mount: &Value| {
         let at = destination(mount);

@@ -11,6 +11,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::order;
 use crate::{Context, Error, Result};
 
 /// Most bytes of a passwd or group file.
@@ -67,7 +68,7 @@ impl Accounts {
             groups.push(self.gid(group)?);
         }
         groups.retain(|g| *g != gid);
-        groups.sort_unstable();
+        order::sort(&mut groups);
         groups.dedup();
         let home = entry.map(|e| e[5].as_str()).filter(|home| home.starts_with('/'));
         Ok(User { uid, gid, groups, home: home.unwrap_or("/").to_owned() })

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::order;
 use crate::{Context, Error, Result};
 
 use super::Request;
@@ -43,7 +44,7 @@ pub(super) fn resolve(
 
 fn duplicates(mounts: &[Value]) -> Result<()> {
     let mut targets: Vec<&str> = mounts.iter().filter_map(|m| m["destination"].as_str()).collect();
-    targets.sort_unstable();
+    order::sort(&mut targets);
     match targets.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => Err(Error::usage(format!("two mounts at {}", pair[0]))),
         None => Ok(()),

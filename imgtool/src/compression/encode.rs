@@ -8,9 +8,9 @@
 use std::io::{self, Write};
 
 use flate2::{Compress, Crc, FlushCompress};
-use rayon::prelude::*;
 
 use super::Compression;
+use crate::parallel;
 use crate::{Error, Result};
 
 /// Bytes of a block.
@@ -35,13 +35,15 @@ pub struct Encoder<W> {
     window: Vec<u8>,
     crc: Crc,
     started: bool,
+    threads: usize,
 }
 
 impl<W: Write> Encoder<W> {
     /// Compresses so; [`Compression::None`] passes everything on.
     pub fn new(how: Compression, out: W) -> Encoder<W> {
         let (pending, window) = (Vec::new(), Vec::new());
-        Encoder { out, how, pending, window, crc: Crc::new(), started: false }
+        let threads = parallel::threads();
+        Encoder { out, how, pending, window, crc: Crc::new(), started: false, threads }
     }
 
     /// Ends the stream; without, it is cut off.
@@ -74,14 +76,11 @@ impl<W: Write> Encoder<W> {
             self.out.write_all(&GZIP_HEADER)?;
         }
         let window = std::mem::take(&mut self.window);
-        let blocks: Vec<(Vec<u8>, Crc)> = pending
-            .par_chunks(GZIP_BLOCK)
-            .enumerate()
-            .map(|(i, block)| match i {
-                0 => deflate(&window, block),
-                i => deflate(&pending[i * GZIP_BLOCK - WINDOW..i * GZIP_BLOCK], block),
-            })
-            .collect::<Result<_>>()?;
+        let blocks: Vec<&[u8]> = pending.chunks(GZIP_BLOCK).collect();
+        let blocks = parallel::try_map(self.threads, &blocks, |i, block| match i {
+            0 => deflate(&window, block),
+            i => deflate(&pending[i * GZIP_BLOCK - WINDOW..i * GZIP_BLOCK], block),
+        })?;
         for (block, crc) in blocks {
             self.out.write_all(&block)?;
             self.crc.combine(&crc);
@@ -93,11 +92,10 @@ impl<W: Write> Encoder<W> {
     fn zstd(&mut self, pending: &[u8]) -> io::Result<()> {
         // An empty stream is one empty frame.
         let none: &[&[u8]] = if self.started || !pending.is_empty() { &[] } else { &[b""] };
-        let blocks: Vec<Vec<u8>> = pending
-            .par_chunks(ZSTD_BLOCK)
-            .chain(none.par_iter().copied())
-            .map(|block| zstd::bulk::compress(block, zstd::DEFAULT_COMPRESSION_LEVEL))
-            .collect::<io::Result<_>>()?;
+        let blocks: Vec<&[u8]> = pending.chunks(ZSTD_BLOCK).chain(none.iter().copied()).collect();
+        let blocks = parallel::try_map(self.threads, &blocks, |_, block| {
+            Ok(zstd::bulk::compress(block, zstd::DEFAULT_COMPRESSION_LEVEL)?)
+        })?;
         blocks.iter().try_for_each(|block| self.out.write_all(block))
     }
 }
@@ -161,7 +159,11 @@ mod tests {
     }
 
     fn encode(how: Compression, bytes: &[u8], piece: usize) -> Vec<u8> {
-        let mut encoder = Encoder::new(how, Vec::new());
+        encode_with(parallel::threads(), how, bytes, piece)
+    }
+
+    fn encode_with(threads: usize, how: Compression, bytes: &[u8], piece: usize) -> Vec<u8> {
+        let mut encoder = Encoder { threads, ..Encoder::new(how, Vec::new()) };
         bytes.chunks(piece).for_each(|c| encoder.write_all(c).unwrap());
         encoder.finish().unwrap()
     }
@@ -186,10 +188,8 @@ mod tests {
     fn neither_threads_nor_pieces_show() {
         let bytes = text(BATCH + 3 * GZIP_BLOCK + 17);
         for how in ALL {
-            let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-            let many = rayon::ThreadPoolBuilder::new().num_threads(5).build().unwrap();
-            let one = alone.install(|| encode(how, &bytes, 1000));
-            assert!(one == many.install(|| encode(how, &bytes, BATCH * 2)), "{how:?}");
+            let one = encode_with(1, how, &bytes, 1000);
+            assert!(one == encode_with(5, how, &bytes, BATCH * 2), "{how:?}");
         }
     }
 

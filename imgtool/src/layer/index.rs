@@ -14,6 +14,7 @@ use rustix::fs::{self, AtFlags, CWD, FileType, Stat};
 
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::order;
 
 use super::XattrSpace;
 use super::root::{names, open_dir};
@@ -73,7 +74,7 @@ impl<W: Write> Diff<'_, W> {
         before.remove(&b"."[..]);
         let now = names(dir).wrap(|| format!("list {}", show(path)))?;
         let mut all: Vec<&Vec<u8>> = now.iter().chain(before.keys()).collect();
-        all.sort_unstable();
+        order::sort(&mut all);
         all.dedup();
         for name in all {
             let child = join(path, name);

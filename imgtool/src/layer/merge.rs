@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Context, Error, Result};
+use crate::order;
 
 use super::XattrSpace;
 use super::decompress::{Limits, pipeline};
@@ -293,7 +294,7 @@ impl Tree {
         }
         let gone = old.keys().filter(|path| !now.contains_key(*path));
         changes.extend(gone.map(|path| Change { path: path.to_vec(), what: What::Deleted }));
-        changes.sort_by(|a, b| a.path.cmp(&b.path));
+        order::sort_by(&mut changes, |a, b| a.path.cmp(&b.path));
         changes
     }
 
@@ -302,7 +303,7 @@ impl Tree {
         let facts = |n: &Node| {
             let e = &n.entry;
             let mut xattrs = e.xattrs.clone();
-            xattrs.sort();
+            order::sort(&mut xattrs);
             (e.kind.clone(), e.mode, e.uid, e.gid, xattrs, n.size, n.content.clone())
         };
         // A directory's time changes with every child.

@@ -12,6 +12,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
+use crate::order;
 
 use super::tar::show;
 
@@ -167,7 +168,7 @@ pub(crate) fn names(dir: impl AsFd) -> rustix::io::Result<Vec<Vec<u8>>> {
             names.push(name);
         }
     }
-    names.sort_unstable();
+    order::sort(&mut names);
     Ok(names)
 }
 

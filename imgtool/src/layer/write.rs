@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use tar_core::{EntryBuilder, EntryType};
 
 use crate::error::{Context, Error, Result};
+use crate::order;
 
 use super::attributes::{is_host_label, list_xattrs};
 use super::root::proc_path;
@@ -145,7 +146,7 @@ impl<W: Write> Writer<W> {
             }
         }
         let mut xattrs: Vec<_> = of.xattrs.iter().filter(|(n, _)| !is_host_label(n)).collect();
-        xattrs.sort_unstable();
+        order::sort(&mut xattrs);
         for (name, value) in xattrs {
             let key = std::str::from_utf8(name).map_err(|_| Error::new("odd attribute name"))?;
             entry.add_pax(&format!("SCHILY.xattr.{key}"), value);
@@ -279,7 +280,7 @@ pub(crate) fn xattrs(
             _ => (shown, value),
         });
     }
-    all.sort_unstable();
+    order::sort(&mut all);
     Ok(all)
 }
 

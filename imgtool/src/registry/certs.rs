@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey};
 
 use super::Options;
+use crate::order;
 use crate::{Context, Error, Result};
 
 const CA_BUNDLES: [&str; 3] =
@@ -63,7 +64,7 @@ fn read_dir(dir: &Path) -> Result<HostCerts> {
     for entry in std::fs::read_dir(dir)? {
         paths.push(entry?.path());
     }
-    paths.sort();
+    order::sort(&mut paths);
     for path in &paths {
         match path.extension().and_then(OsStr::to_str) {
             Some("crt") => certs.authorities.extend(read_certs(path)?),

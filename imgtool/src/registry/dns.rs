@@ -6,6 +6,7 @@
 //! ndots, timeout, attempts), as musl does: a stub resolver (RFC 1034, section 5.3.1) over UDP
 //! with TCP for long answers.
 
+use crate::order;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -74,7 +75,7 @@ fn from_hosts(hosts: &str, name: &str) -> Vec<IpAddr> {
 
 /// IPv4 first: a host without a way into IPv6 would only wait for a time-out.
 fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
-    addresses.sort_by_key(IpAddr::is_ipv6);
+    order::sort_by(&mut addresses, |a, b| a.is_ipv6().cmp(&b.is_ipv6()));
     addresses.dedup();
     addresses
 }

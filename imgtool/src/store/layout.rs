@@ -4,6 +4,7 @@
 use super::Store;
 use super::index::{IMAGE_NAME, REF_NAME};
 use crate::descriptor::Descriptor;
+use crate::order;
 use crate::{Context, Error, Result};
 
 impl Store {
@@ -17,7 +18,7 @@ impl Store {
         let labels = || {
             let mut all: Vec<&str> =
                 entries.iter().filter_map(|e| Some(&**e.annotations.get(REF_NAME)?)).collect();
-            all.sort_unstable();
+            order::sort(&mut all);
             all.join(", ")
         };
         let at = self.root().display();

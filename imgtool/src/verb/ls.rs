@@ -7,6 +7,7 @@ use crate::Result;
 use crate::cli::Globals;
 use crate::descriptor::Descriptor;
 use crate::image::{Document, Image};
+use crate::order;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::{Store, name_of};
@@ -39,7 +40,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<()> {
         .map(|entry| Row::new(&store, entry))
         .filter(|row| row.name.as_ref().map_or(wanted.is_empty(), is_wanted))
         .collect();
-    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    order::sort_by(&mut rows, |a, b| a.name.cmp(&b.name));
     crate::output::print(&if args.json { to_json(&rows)? } else { to_table(&rows) })
 }
 

@@ -5,11 +5,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-
 use crate::compression::Compression;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::layer;
+use crate::parallel;
 use crate::progress::{Bar, Progress};
 use crate::store::Store;
 use crate::{Context, Error, Result};
@@ -26,10 +25,9 @@ pub(super) fn check(
     let found = files(store, report)?;
     let bar = progress.bar("verify", Some(found.iter().map(|(_, size)| size).sum()));
     let nobody = Wanted::default();
-    let checked: Vec<Vec<String>> = found
-        .par_iter()
-        .map(|(digest, _)| blob(store, digest, wants.get(digest).unwrap_or(&nobody), &bar))
-        .collect::<Result<_>>()?;
+    let checked = parallel::try_map(parallel::threads(), &found, |_, (digest, _)| {
+        blob(store, digest, wants.get(digest).unwrap_or(&nobody), &bar)
+    })?;
     bar.clear();
     for ((digest, size), faults) in found.iter().zip(checked) {
         report.blobs += 1;
