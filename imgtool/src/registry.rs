@@ -19,6 +19,7 @@ mod push;
 mod remote;
 mod retry;
 mod search;
+mod toml;
 mod upload;
 
 use std::path::PathBuf;

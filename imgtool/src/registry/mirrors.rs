@@ -6,9 +6,10 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde_json::{Map, Value};
 
-use super::Options;
+use super::{Options, toml};
+use crate::order;
 use crate::reference::Reference;
 use crate::{Context, Error, Result};
 
@@ -23,14 +24,7 @@ pub(super) struct Endpoint {
     pub(super) insecure: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct File {
-    registry: Vec<Table>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+#[derive(Clone, Debug)]
 struct Table {
     prefix: String,
     location: String,
@@ -40,8 +34,7 @@ struct Table {
     mirror: Vec<Mirror>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+#[derive(Clone, Debug)]
 struct Mirror {
     location: String,
     insecure: bool,
@@ -135,8 +128,8 @@ fn parse(text: &str) -> Result<Vec<Table>> {
     if !text.lines().any(|line| line.trim_start().starts_with("[[registry")) {
         return Ok(Vec::new());
     }
-    let file: File = basic_toml::from_str(text).map_err(|e| Error::new(e.to_string()))?;
-    let complete = |mut t: Table| {
+    let complete = |fields: &Map<String, Value>| {
+        let mut t = Table::new(fields)?;
         if t.prefix.is_empty() {
             t.prefix.clone_from(&t.location);
         }
@@ -145,7 +138,49 @@ fn parse(text: &str) -> Result<Vec<Table>> {
             false => Ok(t),
         }
     };
-    file.registry.into_iter().map(complete).collect()
+    tables(&toml::parse(text)?, "registry")?.into_iter().map(complete).collect()
+}
+
+impl Table {
+    fn new(fields: &Map<String, Value>) -> Result<Table> {
+        Ok(Table {
+            prefix: string(fields, "prefix")?,
+            location: string(fields, "location")?,
+            insecure: boolean(fields, "insecure")?,
+            blocked: boolean(fields, "blocked")?,
+            mirror_by_digest_only: boolean(fields, "mirror-by-digest-only")?,
+            mirror: tables(fields, "mirror")?
+                .into_iter()
+                .map(Mirror::new)
+                .collect::<Result<_>>()?,
+        })
+    }
+}
+
+impl Mirror {
+    fn new(fields: &Map<String, Value>) -> Result<Mirror> {
+        Ok(Mirror {
+            location: string(fields, "location")?,
+            insecure: boolean(fields, "insecure")?,
+            pull_from_mirror: string(fields, "pull-from-mirror")?,
+        })
+    }
+}
+
+fn string(fields: &Map<String, Value>, key: &str) -> Result<String> {
+    let text = fields.get(key).map_or(Some(""), Value::as_str);
+    Ok(text.ok_or_else(|| Error::new(format!("{key}: expected a string")))?.to_owned())
+}
+
+fn boolean(fields: &Map<String, Value>, key: &str) -> Result<bool> {
+    let value = fields.get(key).map_or(Some(false), Value::as_bool);
+    value.ok_or_else(|| Error::new(format!("{key}: expected true or false")))
+}
+
+fn tables<'a>(fields: &'a Map<String, Value>, key: &str) -> Result<Vec<&'a Map<String, Value>>> {
+    let list = fields.get(key).map_or(Some(&[][..]), |v| v.as_array().map(Vec::as_slice));
+    let tables = list.and_then(|list| list.iter().map(Value::as_object).collect());
+    tables.ok_or_else(|| Error::new(format!("{key}: expected tables, [[{key}]]")))
 }
 
 /// `--registries-conf`, else `$CONTAINERS_REGISTRIES_CONF`, else the user's or else the system's
@@ -180,7 +215,7 @@ fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>> {
         paths.push(entry.wrap(|| format!("read {}", dir.display()))?.path());
     }
     paths.retain(|p| p.extension().is_some_and(|e| e == "conf"));
-    paths.sort();
+    order::sort(&mut paths);
     Ok(paths)
 }
 
@@ -233,7 +268,13 @@ insecure = true
     fn refuses_what_it_cannot_follow() {
         assert!(parse("[[registry]]\nblocked = true\n").is_err());
         assert!(parse("[[registry]]\nlocation = \"x\"\n[[registry.mirror]]\n").is_err());
-        assert!(parse("[[registry]]\nlocation = x\n").is_err());
+        let refusal = |text: &str| parse(text).unwrap_err().to_string();
+        let known = "expected a string, true, false, an array or a table";
+        assert_eq!(refusal("[[registry]]\nlocation = x\n"), format!("line 2: {known}"));
+        assert_eq!(refusal("[[registry]]\nlocation = true\n"), "location: expected a string");
+        assert_eq!(refusal("[[registry]]\nblocked = \"\"\n"), "blocked: expected true or false");
+        let mirror = "[[registry]]\nmirror = [\"x\"]\n";
+        assert_eq!(refusal(mirror), "mirror: expected tables, [[mirror]]");
         assert_eq!(parse("[aliases]\n\"x\" = \"r.io/x\"\n").unwrap().len(), 0);
     }
 }
