@@ -19,7 +19,7 @@ mod files;
 mod gc;
 mod index;
 mod layout;
-mod partial;
+pub(crate) mod partial;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -5,7 +5,8 @@
 //! again ([`blobs`]). Last come the caches and what killed processes left ([`private`]).
 //!
 //! *Damage* is what a reader would trip over, or be deceived by. *Leftovers* are whole but of use to
-//! nobody. An image of another platform that an index names and nobody fetched is neither.
+//! nobody. A download that a pull would continue is neither, and neither is an image of another
+//! platform that an index names and nobody fetched.
 
 mod blobs;
 mod private;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::digest::Digest;
+use crate::order;
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::{Context, Result};
@@ -45,6 +47,18 @@ pub struct Leftover {
     pub why: String,
 }
 
+/// A download that was cut off: neither damage, since nothing reads it before its digest is right,
+/// nor left over, since whoever pulls the blob next continues it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Begun {
+    /// The file, relative to the store.
+    pub what: PathBuf,
+    /// The blob that it is to become.
+    pub blob: Digest,
+    /// How many bytes have arrived.
+    pub bytes: u64,
+}
+
 /// What was found.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -61,6 +75,8 @@ pub struct Report {
     pub damage: Vec<Damage>,
     /// What is left over, sorted.
     pub leftovers: Vec<Leftover>,
+    /// What a pull would continue, sorted.
+    pub begun: Vec<Begun>,
 }
 
 /// What documents say of one blob.
@@ -86,14 +102,14 @@ pub fn verify(store: &Store, progress: &Progress) -> Result<Report> {
         .wrap(|| format!("verify the blobs of {}", store.root().display()))?;
     private::check(store, &mut report)
         .wrap(|| format!("verify the caches of {}", store.root().display()))?;
-    report.damage.sort();
+    order::sort(&mut report.damage);
     report.damage.dedup();
-    report.leftovers.sort();
+    order::sort(&mut report.leftovers);
     Ok(report)
 }
 
 /// Removes damaged blobs and cache entries, so that a pull fetches them instead of trusting them,
-/// and leftovers. Returns what was removed, relative to the store.
+/// and leftovers; what is begun stays. Returns what was removed, relative to the store.
 ///
 /// The store must be ours alone ([`Store::lock_exclusively`]) since before `report` was made. What
 /// is wrong with `index.json`, a root or a finished snapshot is left alone: nothing here knows
@@ -106,7 +122,7 @@ pub fn repair(store: &Store, report: &Report) -> Result<Vec<PathBuf>> {
         remove(&path).wrap(|| format!("remove {}", path.display()))?;
         removed.push(what.clone());
     }
-    removed.sort();
+    order::sort(&mut removed);
     removed.dedup();
     Ok(removed)
 }
@@ -136,7 +152,7 @@ fn names(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
     };
     let names = entries.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<Vec<_>>>();
     let mut names = names.wrap(|| format!("list {}", dir.display()))?;
-    names.sort_unstable();
+    order::sort(&mut names);
     Ok(names)
 }
 

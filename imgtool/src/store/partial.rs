@@ -7,8 +7,19 @@ use std::io::{Read, Seek, SeekFrom};
 use super::blobs::BlobWriter;
 use super::{Store, files};
 use crate::descriptor::Descriptor;
-use crate::digest::Hasher;
+use crate::digest::{Digest, Hasher};
 use crate::{Context, Result};
+
+/// What a partial blob is called in `davit/tmp`.
+fn name(digest: &Digest) -> String {
+    format!("part-{}-{}", digest.algorithm().name(), digest.hex())
+}
+
+/// The blob that a file of this name in `davit/tmp` is a part of, if it is called like one.
+pub(crate) fn blob_of(name: &str) -> Option<Digest> {
+    let (algorithm, hex) = name.strip_prefix("part-")?.split_once('-')?;
+    Digest::parse(&format!("{algorithm}:{hex}")).ok()
+}
 
 impl Store {
     /// Continues a blob where another process stopped, or begins it. While one is writing, others
@@ -16,8 +27,8 @@ impl Store {
     pub fn resume_blob(&self, blob: &Descriptor) -> Result<BlobWriter> {
         let algorithm = blob.digest.algorithm();
         let fresh = self.add_blob_as(algorithm)?;
-        let name = format!("part-{}-{}", algorithm.name(), blob.digest.hex());
-        let Some(temp) = files::Temp::take_up(&self.davit().join("tmp"), &name)? else {
+        let tmp = self.davit().join("tmp");
+        let Some(temp) = files::Temp::take_up(&tmp, &name(&blob.digest))? else {
             return Ok(fresh);
         };
         let mut writer = fresh.in_place_of(temp);

@@ -59,6 +59,13 @@ fn to_text(report: &Report, removed: &[PathBuf]) -> String {
     for leftover in &report.leftovers {
         text += &format!("left over: {}: {}\n", leftover.what.display(), leftover.why);
     }
+    for begun in &report.begun {
+        let (what, have) = (begun.what.display(), DecimalBytes(begun.bytes));
+        text += &format!(
+            "begun: {what}: {have} of {}, which a pull continues and `gc` removes\n",
+            begun.blob
+        );
+    }
     for path in removed {
         text += &format!("removed: {}\n", path.display());
     }

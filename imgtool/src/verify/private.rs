@@ -9,9 +9,9 @@ use serde_json::Value;
 use crate::Result;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
-use crate::store::Store;
+use crate::store::{Store, partial};
 
-use super::{Damage, Leftover, Report, names};
+use super::{Begun, Damage, Leftover, Report, names};
 
 pub(super) fn check(store: &Store, report: &mut Report) -> Result<()> {
     compressed(store, report)?;
@@ -40,17 +40,20 @@ fn compressed(store: &Store, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Files whose writers are gone hold no lock.
+/// Files whose writers are gone hold no lock. Those of a download wait for whoever continues it.
 fn temporary(store: &Store, report: &mut Report) -> Result<()> {
     let dir = Path::new("davit/tmp");
     for name in names(&store.root().join(dir))? {
         let what = dir.join(&name);
-        if is_unlocked(&store.root().join(&what)) {
-            let why = match name.to_string_lossy().starts_with("part-") {
-                true => "a download that was cut off; a pull would continue it",
-                false => "half written by a process that is gone",
-            };
-            leftover(report, what, why);
+        let path = store.root().join(&what);
+        if !is_unlocked(&path) {
+            continue;
+        }
+        match (partial::blob_of(&name.to_string_lossy()), path.symlink_metadata()) {
+            (Some(blob), Ok(meta)) if meta.is_file() => {
+                report.begun.push(Begun { what, blob, bytes: meta.len() });
+            }
+            _ => leftover(report, what, "half written by a process that is gone"),
         }
     }
     Ok(())

@@ -162,6 +162,32 @@ fn what_nobody_needs_is_left_over_and_removed() {
 }
 
 #[test]
+fn a_download_that_was_cut_off_is_neither_damaged_nor_left_over() {
+    let world = world("verify-begun");
+    let store = world.store();
+    let blob = Descriptor::of(media_type::OCI_LAYER, b"arrives in pieces");
+    let mut writer = store.resume_blob(&blob).unwrap();
+    writer.write_all(b"arrives").unwrap();
+    assert!(world.report().begun.is_empty(), "somebody is writing it");
+    writer.leave();
+    let odd = world.at("davit/tmp/part-sha256-0123");
+    std::fs::write(&odd, "x").unwrap();
+
+    let report = world.report();
+    let what = PathBuf::from(format!("davit/tmp/part-sha256-{}", blob.digest.hex()));
+    let begun = Begun { what: what.clone(), blob: blob.digest.clone(), bytes: 7 };
+    assert_eq!((&report.begun[..], report.damage.len()), (&[begun][..], 0), "{report:?}");
+    assert_eq!(report.leftovers.len(), 1, "{report:?}");
+    assert_eq!(repair(&store, &report).unwrap(), [Path::new("davit/tmp/part-sha256-0123")]);
+
+    // Where it was left, it goes on.
+    let mut writer = store.resume_blob(&blob).unwrap();
+    writer.write_all(b" in pieces").unwrap();
+    assert_eq!(writer.commit().unwrap().0, blob.digest);
+    assert!(!world.at(what.to_str().unwrap()).exists());
+}
+
+#[test]
 fn an_orphan_that_lies_is_damage() {
     let world = world("verify-liar");
     let orphan = world.store().put_bytes("a/b", b"orphan").unwrap();
