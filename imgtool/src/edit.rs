@@ -98,7 +98,7 @@ fn oci_layer(layer: Descriptor) -> Descriptor {
 pub fn now() -> Result<String> {
     format_time(match crate::bundle::source_date_epoch()? {
         Some(seconds) => seconds,
-        None => jiff::Timestamp::now().as_second(),
+        None => crate::time::now(),
     })
 }
 

@@ -28,6 +28,7 @@ pub mod reference;
 pub mod registry;
 pub mod snapshot;
 pub mod store;
+mod time;
 pub mod verb;
 pub mod verify;
 

@@ -385,7 +385,9 @@ fn a_flat_layer_can_be_compressed() {
         let digest = area.ok(&["flatten", "--compress", how, "-t", how, "x"]);
         // However many processors there are.
         let first = r"sed -n 's/^Cpus_allowed_list:[^0-9]*\([0-9]*\).*/\1/p' /proc/self/status";
-        let alone = format!("taskset -c $({first}) imgtool flatten --compress {how} -t {how} x");
+        let alone = format!(
+            "taskset -pc $({first}) $$ >/dev/null && imgtool flatten --compress {how} -t {how} x"
+        );
         let created = area.json(&["inspect", how])["layers"][0].clone();
         area.sh(&alone);
         assert_eq!(area.json(&["inspect", how])["layers"][0], created, "{digest}");

@@ -354,9 +354,7 @@ fn parse_diff_ids(root: &Map<String, Value>) -> Result<Vec<Digest>> {
 
 /// Seconds since the epoch as image-spec writes times: RFC 3339, UTC.
 pub fn format_time(seconds: i64) -> Result<String> {
-    let time = jiff::Timestamp::from_second(seconds)
-        .map_err(|e| Error::new(format!("time {seconds} out of range: {e}")))?;
-    Ok(time.to_string())
+    crate::time::format(seconds)
 }
 
 #[cfg(test)]

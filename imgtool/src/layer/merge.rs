@@ -281,8 +281,9 @@ impl Tree {
     /// What is different in `new`, by path.
     pub fn changes(&self, new: &Tree) -> Vec<Change> {
         let (old_paths, new_paths) = (self.paths(), new.paths());
-        let old: BTreeMap<&[u8], usize> = old_paths.iter().map(|(p, n)| (&p[..], *n)).collect();
-        let now: BTreeMap<&[u8], usize> = new_paths.iter().map(|(p, n)| (&p[..], *n)).collect();
+        let (mut old, mut now) = (BTreeMap::new(), BTreeMap::new());
+        old.extend(old_paths.iter().map(|(path, node)| (&path[..], *node)));
+        now.extend(new_paths.iter().map(|(path, node)| (&path[..], *node)));
         let mut changes = Vec::new();
         for (path, node) in &now {
             let what = match old.get(path) {

@@ -82,11 +82,14 @@ fn with_type(text: &str) -> (PathBuf, String) {
 }
 
 fn annotations(given: &[String]) -> Result<BTreeMap<String, String>> {
-    let pair = |text: &String| match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(Error::usage(format!("\"{text}\": expected KEY=VALUE"))),
-    };
-    given.iter().map(pair).collect()
+    let mut all = BTreeMap::new();
+    for text in given {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => all.insert(key.to_owned(), value.to_owned()),
+            _ => return Err(Error::usage(format!("\"{text}\": expected KEY=VALUE"))),
+        };
+    }
+    Ok(all)
 }
 
 /// Arguments of `discover`.

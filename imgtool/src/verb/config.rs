@@ -189,9 +189,9 @@ impl Edits {
             config.set_stop_signal(signal);
         }
         if let Some(time) = &self.created {
-            let time: jiff::Timestamp =
-                time.parse().map_err(|e| Error::usage(format!("--created {time}: {e}")))?;
-            config.set_top("created", json!(time.to_string()));
+            let utc = crate::time::normalize(time)
+                .map_err(|e| Error::usage(format!("--created {time}: {e}")))?;
+            config.set_top("created", json!(utc));
         }
         for (key, value) in
             [("author", &self.author), ("os", &self.os), ("architecture", &self.architecture)]

@@ -86,7 +86,9 @@ fn to_text(report: &Report, removed: &[PathBuf]) -> String {
 /// The images that lack something.
 fn pull_again(report: &Report) -> BTreeSet<&str> {
     let users = report.damage.iter().flat_map(|d| &d.used_by).map(String::as_str);
-    users.filter(|user| !user.starts_with("davit/")).collect()
+    let mut all = BTreeSet::new();
+    all.extend(users.filter(|user| !user.starts_with("davit/")));
+    all
 }
 
 fn advice(report: &Report, repaired: bool) -> String {

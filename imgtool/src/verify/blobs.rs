@@ -68,8 +68,9 @@ fn files(store: &Store, report: &mut Report) -> Result<Vec<(Digest, u64)>> {
 }
 
 fn missing(wants: &Wants, found: &[(Digest, u64)], report: &mut Report) {
-    let found: BTreeSet<&Digest> = found.iter().map(|(digest, _)| digest).collect();
-    for (digest, wanted) in wants.iter().filter(|(d, w)| !w.optional && !found.contains(d)) {
+    let mut there: BTreeSet<&Digest> = BTreeSet::new();
+    there.extend(found.iter().map(|(digest, _)| digest));
+    for (digest, wanted) in wants.iter().filter(|(d, w)| !w.optional && !there.contains(d)) {
         let used_by = wanted.used_by.clone();
         let why = "it is missing".to_owned();
         report.damage.push(Damage { what: place(digest), why, used_by, removable: false });

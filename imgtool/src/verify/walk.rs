@@ -46,9 +46,9 @@ impl Walk<'_> {
     /// A document that cannot be used, and that cannot be replaced by pulling it either.
     fn broken(&mut self, what: PathBuf, why: String, used_by: &str) {
         self.complete = false;
-        let used_by: BTreeSet<String> = [used_by.to_owned()].into_iter().collect();
-        let used_by = used_by.into_iter().filter(|n| !n.is_empty()).collect();
-        self.report.damage.push(Damage { what, why, used_by, removable: false });
+        let mut users = BTreeSet::new();
+        users.extend(Some(used_by.to_owned()).filter(|name| !name.is_empty()));
+        self.report.damage.push(Damage { what, why, used_by: users, removable: false });
     }
 
     fn want(&mut self, what: &Descriptor, user: &str, optional: bool) {
