@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// No command of these tests takes this long unless it hangs.
-const DEADLINE: Duration = Duration::from_secs(60);
+fn deadline() -> Duration {
+    under_emulation(Duration::from_secs(60))
+}
 
 /// What a finished command left: status and output.
 ///
@@ -29,7 +31,7 @@ impl Outcome {
     /// Runs `command` to its end; its output files go to `scratch`.
     ///
     /// # Panics
-    /// When the program cannot be started, or has not ended after a minute.
+    /// When the program cannot be started, or has not ended after a minute ([`under_emulation`]: six).
     #[track_caller]
     pub fn of(command: Command, scratch: &Path) -> Outcome {
         Outcome::in_time(command, scratch).unwrap_or_else(|why| panic!("{why}"))
@@ -38,7 +40,7 @@ impl Outcome {
     /// As [`Outcome::of`], for the way out, where a panic would hide the first one.
     ///
     /// # Errors
-    /// A program that has not ended after a minute; it is killed.
+    /// A program that has not ended after a minute ([`under_emulation`]: six); it is killed.
     pub fn in_time(mut command: Command, scratch: &Path) -> Result<Outcome, String> {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
@@ -52,7 +54,9 @@ impl Outcome {
         let (stdout, stderr) = (read(&stdout_file), read(&stderr_file));
         match status {
             Some(status) => Ok(Outcome { line, status, stdout_file, stdout, stderr }),
-            None => Err(format!("{line}: still running after {DEADLINE:?}\n{stdout}\n{stderr}")),
+            None => {
+                Err(format!("{line}: still running after {:?}\n{stdout}\n{stderr}", deadline()))
+            }
         }
     }
 
@@ -139,7 +143,7 @@ impl std::fmt::Display for Outcome {
 fn wait_with_deadline(child: &mut Child) -> Option<ExitStatus> {
     let start = Instant::now();
     let mut pause = Duration::from_micros(500);
-    while start.elapsed() < DEADLINE {
+    while start.elapsed() < deadline() {
         if let Some(status) = child.try_wait().expect("wait for the command") {
             return Some(status);
         }
@@ -151,13 +155,18 @@ fn wait_with_deadline(child: &mut Child) -> Option<ExitStatus> {
     None
 }
 
-/// Waits until `condition` holds, for at most ten seconds, or under emulation, where all takes ten
-/// times as long, a hundred; says whether it came to hold.
+/// A time limit as it is where everything takes several times as long, in the virtual machine.
+pub fn under_emulation(limit: Duration) -> Duration {
+    limit * if std::env::var_os("DAVIT_VM").is_some() { 6 } else { 1 }
+}
+
+/// Waits until `condition` holds, for at most ten seconds ([`under_emulation`]: a minute); says
+/// whether it came to hold.
 pub fn wait_until(mut condition: impl FnMut() -> bool) -> bool {
-    let patience = if std::env::var_os("DAVIT_VM").is_some() { 100 } else { 10 };
+    let patience = under_emulation(Duration::from_secs(10));
     let start = Instant::now();
     while !condition() {
-        if start.elapsed() > Duration::from_secs(patience) {
+        if start.elapsed() > patience {
             return false;
         }
         std::thread::sleep(Duration::from_millis(5));

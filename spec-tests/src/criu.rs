@@ -139,10 +139,11 @@ pub fn twin(case: &Case, bundle: &Bundle) -> Bundle {
     other.set("/root/path", bundle.rootfs().to_str().expect("UTF-8"))
 }
 
-/// A bundle that counts, and has four megabytes of noise in its memory that do not change.
+/// A bundle that counts, and has a megabyte and a half of noise in its memory that do not change: not
+/// enough for a huge page, which the kernel would make of it in the meantime, and call changed.
 pub fn remembering(case: &Case) -> Bundle {
     case.bundle().writable().sh(
-        "x=$(head -c 3200000 /dev/urandom | base64); echo \"$x\" | md5sum > /before; i=0; \
+        "x=$(head -c 1100000 /dev/urandom | base64); echo \"$x\" | md5sum > /before; i=0; \
          while :; do i=$((i+1)); echo $i > /count; sleep 0.05; \
          if test -e /root/ask -a ! -e /after; then echo \"$x\" | md5sum > /new; mv /new /after; fi; \
          done",

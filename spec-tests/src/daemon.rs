@@ -3,11 +3,12 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::wait_until;
+use crate::{under_emulation, wait_until};
 
 /// A running daemon; dropping it sends SIGTERM, waits, and unmounts what lies below its directory.
 #[derive(Debug)]
@@ -53,11 +54,18 @@ impl Drop for Daemon {
     }
 }
 
-/// Unmounts whatever a client leaves mounted below `dir` (podman its storage, docker a netns).
+/// Unmounts whatever a client leaves mounted below `dir` (podman its storage, docker a netns), and
+/// what one that still cleans up behind a container mounts meanwhile.
 pub fn unmount_below(dir: &Path) {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let targets = table.lines().rev().filter_map(|line| line.split(' ').nth(4));
-    for target in targets.filter(|target| Path::new(target).starts_with(dir)) {
-        let _ = unmount(target, UnmountFlags::DETACH);
+    let mut quiet = 0;
+    while quiet < 3 {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let targets = table.lines().rev().filter_map(|line| line.split(' ').nth(4));
+        let below: Vec<_> = targets.filter(|target| Path::new(target).starts_with(dir)).collect();
+        for target in &below {
+            let _ = unmount(*target, UnmountFlags::DETACH);
+        }
+        quiet = if below.is_empty() { quiet + 1 } else { 0 };
+        std::thread::sleep(under_emulation(Duration::from_millis(50)));
     }
 }

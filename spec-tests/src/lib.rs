@@ -42,7 +42,7 @@ pub mod user_namespace;
 
 pub use bundle::{Bundle, busybox};
 pub use case::Case;
-pub use command::{Outcome, wait_until};
+pub use command::{Outcome, under_emulation, wait_until};
 pub use config::default_config;
 pub use program::{Program, find, find_program, runtime};
 pub use skip::report_skip;

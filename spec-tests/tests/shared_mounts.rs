@@ -122,7 +122,8 @@ fn delete_in_the_joined_namespace_works_with_its_first_process_gone() {
     let other = Other::new();
     let kept = case.dir().join("kept");
     fs::write(&kept, "").expect("make a file");
-    let script = "mount --bind /proc/$1/ns/mnt $2";
+    // A mount namespace is not shown to others: where it lies must be private.
+    let script = "mount --bind $2 $2 && mount --make-private $2 && mount --bind /proc/$1/ns/mnt $2";
     let bind = |script: &str| {
         let mut shell = Command::new("sh");
         shell.args(["-c", script, "sh", &other.0.id().to_string()]).arg(&kept);
@@ -134,7 +135,7 @@ fn delete_in_the_joined_namespace_works_with_its_first_process_gone() {
     let pid = other.0.id();
     assert!(!mounts(pid, &bundle.dir).is_empty());
     // By the path no more, but by its processes.
-    bind("umount $2");
+    bind("umount $2 && umount $2");
     case.runtime(["delete", "--force", &bundle.id]).quiet_success();
     assert_eq!(mounts(pid, &bundle.dir), [""; 0]);
     // And with nobody in it there is nothing to be removed.

@@ -54,8 +54,15 @@ fn own_group(
         (None, None) => return Err(Error::new("this host has no cgroup2 below /sys/fs/cgroup")),
     };
     let tree = sys::clone_tree(fs::CWD, &path, false)?;
-    sys::set_attributes(&tree, MountAttr { set, ..MountAttr::default() }, false)?;
+    leave_host(&tree, set)?;
     Ok(tree)
+}
+
+/// Gives a clone of the host's mount attributes of its own, and makes it a slave: the mount namespace
+/// may be the host's, and what is mounted below must not show there.
+fn leave_host(tree: &OwnedFd, set: u64) -> Result<()> {
+    let attributes = MountAttr { set, propagation: libc::MS_SLAVE, ..MountAttr::default() };
+    sys::set_attributes(tree, attributes, false)
 }
 
 /// Attributes of a bound group: to a user namespace's root that owns it, it would be open to write
@@ -125,7 +132,7 @@ fn one(
         let group = groups.path_of(&hierarchy.controllers).unwrap_or(&callers);
         let tree = sys::clone_tree(fs::CWD, group, false)?;
         let set = set | forced(plan);
-        sys::set_attributes(&tree, MountAttr { set, ..MountAttr::default() }, false)?;
+        leave_host(&tree, set)?;
         tree
     };
     sys::attach(&made, &place)?;

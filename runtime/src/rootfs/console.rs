@@ -43,7 +43,7 @@ pub fn from_devpts(pts: &OwnedFd) -> Result<Console> {
 /// Mounts the terminal at /dev/console, where programs look for it.
 pub fn mount_at_dev_console(root: &Root, slave: &OwnedFd) -> Result<()> {
     let target = resolve::file(&root.fd, Path::new("/dev/console"))?;
-    let tree = mount::clone_tree(slave, Path::new(""), false)?;
+    let tree = root.clone_file(slave)?;
     mount::attach(&tree, &target).wrap(|| "mount /dev/console")
 }
 

@@ -41,9 +41,9 @@ fn create_all(root: &Root, plan: &Plan, by_mount: bool) -> Result<()> {
         let path = &device.path;
         let done = match path.strip_prefix("/dev") {
             // The usual case needs no walk: a name directly in /dev.
-            Ok(name) if name.components().count() == 1 => one(&dev, name, device, by_mount),
+            Ok(name) if name.components().count() == 1 => one(root, &dev, name, device, by_mount),
             _ => resolve::parent(&root.fd, path)
-                .and_then(|(at, name)| one(&at, name, device, by_mount)),
+                .and_then(|(at, name)| one(root, &at, name, device, by_mount)),
         };
         done.wrap(|| format!("make device {}", path.display()))?;
     }
@@ -56,13 +56,13 @@ fn create_all(root: &Root, plan: &Plan, by_mount: bool) -> Result<()> {
     Ok(())
 }
 
-fn one(at: &OwnedFd, name: &Path, device: &Device, by_mount: bool) -> Result<()> {
+fn one(root: &Root, at: &OwnedFd, name: &Path, device: &Device, by_mount: bool) -> Result<()> {
     let rdev = libc::makedev(device.major, device.minor);
     // A pipe is no device, and anybody may make one.
     let by_mount = by_mount && device.mode & libc::S_IFMT != libc::S_IFIFO;
     let made = match by_mount {
         false => fs::mknodat(at, name, device.mode, rdev),
-        true => bind(at, name, device),
+        true => bind(root, at, name, device),
     };
     match made {
         Ok(()) if by_mount => Ok(()),
@@ -70,7 +70,7 @@ fn one(at: &OwnedFd, name: &Path, device: &Device, by_mount: bool) -> Result<()>
         Ok(()) => fs::lchownat(at, name, device.uid, device.gid),
         // An image may bring the node along.
         Err(e) if e.errno() == Some(libc::EEXIST) => keep(at, name, device),
-        Err(e) if e.errno() == Some(libc::EPERM) && !by_mount => bind(at, name, device),
+        Err(e) if e.errno() == Some(libc::EPERM) && !by_mount => bind(root, at, name, device),
         Err(e) => Err(e),
     }
 }
@@ -89,7 +89,7 @@ fn keep(at: impl AsFd, name: &Path, device: &Device) -> Result<()> {
 }
 
 /// Mounts the host's node over an empty file.
-fn bind(at: impl AsFd, name: &Path, device: &Device) -> Result<()> {
+fn bind(root: &Root, at: impl AsFd, name: &Path, device: &Device) -> Result<()> {
     let host = fs::openat(fs::CWD, &device.path, libc::O_PATH | libc::O_NOFOLLOW, 0)
         .wrap(|| "open the host's device")?;
     let st = fs::fstat(&host)?;
@@ -108,7 +108,7 @@ fn bind(at: impl AsFd, name: &Path, device: &Device) -> Result<()> {
         _ => {}
     }
     let target = fs::openat(&at, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
-    let tree = mount::clone_tree(&host, Path::new(""), false)?;
+    let tree = root.clone_file(&host)?;
     mount::attach(&tree, &target)
 }
 

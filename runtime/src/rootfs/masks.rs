@@ -39,7 +39,7 @@ impl Masks {
     fn hide(&mut self, root: &Root, path: &Path) -> Result<()> {
         let Some(target) = resolve::existing(&root.fd, path)? else { return Ok(()) };
         let is_directory = fs::fstat(&target)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
-        let mask = if is_directory { self.empty_directory()? } else { self.null_device()? };
+        let mask = if is_directory { self.empty_directory()? } else { self.null_device(root)? };
         sys::attach(&mask, &target)
     }
 
@@ -60,7 +60,7 @@ impl Masks {
 
     /// The host's /dev/null, after a look that it is the real one: the image's may be a link that
     /// would have something else mounted, readable, where something was to be hidden.
-    fn null_device(&mut self) -> Result<OwnedFd> {
+    fn null_device(&mut self, root: &Root) -> Result<OwnedFd> {
         if self.null.is_none() {
             let flags = libc::O_PATH | libc::O_NOFOLLOW;
             let fd = fs::openat(fs::CWD, Path::new("/dev/null"), flags, 0)?;
@@ -71,7 +71,7 @@ impl Masks {
             self.null = Some(fd);
         }
         match &self.null {
-            Some(fd) => sys::clone_tree(fd, Path::new(""), false),
+            Some(fd) => root.clone_file(fd),
             None => Err(Error::new("/dev/null has not been opened")),
         }
     }

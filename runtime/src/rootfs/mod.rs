@@ -119,6 +119,22 @@ pub struct Root {
     pub fd: OwnedFd,
     /// Where our descriptors are named, by a /proc that nobody in the container can forge.
     pub descriptors: &'static str,
+    /// Do others use the mount namespace, too?
+    shared: bool,
+}
+
+impl Root {
+    /// Clones a file of the host's, detached, for the container.
+    ///
+    /// Where others use the mount namespace, too, it leaves the peer group of what it comes from:
+    /// what is mounted over it here would be mounted there as well.
+    pub fn clone_file(&self, file: impl AsFd) -> Result<OwnedFd> {
+        let tree = sys::clone_tree(file, Path::new(""), false)?;
+        if self.shared {
+            propagate(&tree, Propagation { kind: libc::MS_PRIVATE, recursive: false })?;
+        }
+        Ok(tree)
+    }
 }
 
 /// Clones the root file system, and those sources of bind mounts that cannot wait, detached.
@@ -170,7 +186,7 @@ pub fn build(plan: &Plan, opened: Opened, groups: &Cgroup, proc: Option<&Proc>) 
         // Below a mount that is shared it has become shared, too.
         propagate(&tree, propagation)?;
     }
-    let root = Root { fd: tree, descriptors };
+    let root = Root { fd: tree, descriptors, shared: rootfs.mounted_in.is_shared() };
     for (mount, source) in rootfs.mounts.iter().zip(opened.sources) {
         mounts::apply(&root, mount, source, plan, groups)
             .wrap(|| format!("mount {}", mount.destination.display()))?;
