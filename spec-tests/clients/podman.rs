@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::json;
 use spec_tests::criu::{self, COUNTER, count_by};
-use spec_tests::daemon::unmount_below;
+use spec_tests::daemon::{alone, unmount_below};
 use spec_tests::image::Image;
 use spec_tests::limits::{self, EATS, FORKS, SPINS};
 use spec_tests::terminal::{self, Terminal};
@@ -23,7 +23,9 @@ impl Podman<'_> {
         let settings = json!({ "Env": ["PATH=/bin", "FROM=image"], "Cmd": ["echo", "default"] });
         let archive = Image::busybox(case.dir(), settings)
             .write_docker_archive(case.dir(), "localhost/busybox:latest");
+        let alone = alone();
         podman.call(&["load", "-q", "-i", archive.to_str().expect("UTF-8")]).success();
+        drop(alone);
         Ok(podman)
     }
 

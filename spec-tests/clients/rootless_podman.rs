@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::json;
+use spec_tests::daemon::alone;
 use spec_tests::image::Image;
 use spec_tests::limits::{self, FORKS, SPINS};
 use spec_tests::terminal::{self, Terminal};
@@ -52,7 +53,9 @@ impl Podman<'_> {
         let archive = Image::busybox(case.dir(), settings)
             .write_docker_archive(case.dir(), "localhost/busybox:latest");
         fs::set_permissions(&archive, fs::Permissions::from_mode(0o644)).expect("chmod");
+        let alone = alone();
         podman.call(&["load", "-q", "-i", archive.to_str().expect("UTF-8")]).success();
+        drop(alone);
         Ok(podman)
     }
 
@@ -240,7 +243,8 @@ fn rootless_podman_pauses_and_counts_in_delegated_groups() {
     if podman.played {
         skip!("the user that root plays has no control groups; the VM's has");
     }
-    let script = "head -c 16777216 /dev/zero > /dev/shm/x; sleep 100 & echo ready; exec sleep 100";
+    // In the shell's own memory: podman 4.3 leaves shared memory out of what it shows of a v2 group.
+    let script = "x=$(head -c 16777216 /dev/zero | tr '\\0' x); sleep 100 & echo ready; wait";
     podman.run(&["-d", "--name", "s", "-m", "64m"], &["sh", "-c", script]).success();
     assert!(wait_until(|| podman.call(&["logs", "s"]).stdout.contains("ready")));
     let stats = podman.call(&["stats", "--no-stream", "--format", "json", "s"]);
@@ -251,7 +255,7 @@ fn rootless_podman_pauses_and_counts_in_delegated_groups() {
     assert_eq!(limit, "67.11MB", "{stats}");
     let used = used.strip_suffix("MB").unwrap_or_else(|| panic!("{stats}"));
     let used: f64 = used.parse().expect("a number");
-    assert!((16.7..25.0).contains(&used), "{stats}");
+    assert!((16.7..60.0).contains(&used), "{stats}");
     podman.call(&["pause", "s"]).success();
     assert_eq!(podman.inspect("{{.State.Status}}", "s"), "paused");
     podman.call(&["unpause", "s"]).success();

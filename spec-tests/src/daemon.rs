@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::mount::{UnmountFlags, unmount};
@@ -52,6 +53,13 @@ impl Drop for Daemon {
         }
         unmount_below(&self.dir);
     }
+}
+
+/// Held for a first call of podman: it makes the locks of all of the user's podmans in shared memory,
+/// and fails where another one is doing so.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static FIRST_CALL: Mutex<()> = Mutex::new(());
+    FIRST_CALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Unmounts whatever a client leaves mounted below `dir` (podman its storage, docker a netns), and
