@@ -178,7 +178,7 @@ impl Container {
         let container = Self { directory, path, record, root: root.into(), locked: true };
         match container.save() {
             Ok(()) => Ok(container),
-            Err(error) => Err(directory::and_left(error, container.erase())),
+            Err(error) => Err(error.undone(container.erase())),
         }
     }
 

@@ -62,7 +62,7 @@ pub fn take(path: &Path) -> Result<Option<OwnedFd>> {
             Ok((Claim::Removed, _)) => {}
             Err(e) if e.errno() == Some(libc::ENOENT) => {}
             // Nothing of ours is in it yet: if something is, it is another's, and stays.
-            Err(e) => return Err(and_left(e, fs::unlinkat(fs::CWD, path, libc::AT_REMOVEDIR))),
+            Err(e) => return Err(e.undone(fs::unlinkat(fs::CWD, path, libc::AT_REMOVEDIR))),
         }
     }
 }
@@ -83,14 +83,6 @@ fn lock_new(directory: &OwnedFd) -> Result<Claim> {
     }
     let taken = fs::exists(directory, Path::new(STATE))?;
     Ok(if taken { Claim::Anothers } else { Claim::Ours })
-}
-
-/// The error, with what could not be undone.
-pub fn and_left(error: Error, undone: Result<()>) -> Error {
-    match undone {
-        Ok(()) => error,
-        Err(left) => error.leaving(&[left]),
-    }
 }
 
 /// Removes a state directory whose `state.json` need not be readable.

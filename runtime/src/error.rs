@@ -60,6 +60,15 @@ impl Error {
         self
     }
 
+    /// The same, after an attempt to undo what was done until then: if that failed, too, it is told.
+    #[must_use]
+    pub fn undone(self, undoing: Result<()>) -> Self {
+        match undoing {
+            Ok(()) => self,
+            Err(left) => self.leaving(&[left]),
+        }
+    }
+
     /// Adds in front what this failure leaves behind, since it could not be taken away.
     #[must_use]
     pub fn leaving(self, left: &[Self]) -> Self {

@@ -34,10 +34,7 @@ pub fn abandon(container: Container, hooks: &Hooks, log: &Log, error: Error) -> 
         pidfd.into_iter().for_each(|fd| drop(process::pidfd_kill(&fd, libc::SIGKILL)));
         process::waitpid(pid, 0)
     });
-    match ended.and_then(|_| delete::destroy(container, hooks, log)) {
-        Ok(()) => error,
-        Err(left) => error.leaving(&[left]),
-    }
+    error.undone(ended.and_then(|_| delete::destroy(container, hooks, log)))
 }
 
 /// Waits until the process `pid` ends. Every signal must be blocked already.

@@ -443,10 +443,7 @@ fn make(hierarchy: &Hierarchy, plan: &CgroupPlan, id: &str) -> Result<(Place, Ow
         });
         let below = opened.map_err(|error| match made {
             // Nobody knows of it yet, so nobody else would remove it.
-            true => match fs::unlinkat(&directory, name, libc::AT_REMOVEDIR) {
-                Ok(()) => error,
-                Err(left) => error.leaving(&[left]),
-            },
+            true => error.undone(fs::unlinkat(&directory, name, libc::AT_REMOVEDIR)),
             false => error,
         })?;
         if !made && parts.peek().is_none() {
