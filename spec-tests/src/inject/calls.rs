@@ -134,6 +134,7 @@ pub fn words(call: i64) -> Vec<String> {
         libc::SYS_execve => &["exec"],
         libc::SYS_fstatfs => &["fstatvfs"],
         libc::SYS_wait4 | libc::SYS_waitid => &["wait"],
+        libc::SYS_rt_sigtimedwait => &["sigwaitinfo"],
         _ => &[],
     };
     let started = ["run /", "run newuidmap", "run newgidmap"];
